@@ -1,0 +1,23 @@
+# make demo | make test are all one needs; each sets up what is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SHELL := /bin/bash
+
+.PHONY: setup demo test lint clean
+
+setup:
+	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 was not found; install it and call make again" >&2; exit 1; }
+	@"$(PYTHON)" scripts/bootstrap.py
+
+demo: setup
+	@.venv/bin/twinloop demo $(ARGS)
+
+test: setup lint
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+clean:
+	rm -rf .venv build install log

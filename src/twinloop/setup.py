@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+from setuptools import find_packages, setup
+
+NODES = ("planner", "recorder", "learner", "episode", "supervisor")
+
+setup(
+    name="twinloop",
+    version="0.1.0",
+    packages=find_packages(include=["twinloop", "twinloop.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/twinloop"]),
+        ("share/twinloop", ["package.xml"]),
+    ],
+    python_requires=">=3.11",
+    zip_safe=True,
+    maintainer="twinloop maintainers",
+    maintainer_email="twinloop@users.noreply.github.com",
+    description="Robots that go on learning while they work.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "twinloop = twinloop.cli.main:main",
+            *(f"{node}_node = twinloop.nodes.{node}:main" for node in NODES),
+        ],
+    },
+)
