@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What stands between a command and a joint: ramp, guard, watchdog."""
