@@ -22,6 +22,10 @@ def _prepend(variable, *paths):
 
 _prepend("AMENT_PREFIX_PATH", _install, _venv)
 _prepend("LD_LIBRARY_PATH", _install / "lib")
-site.addsitedir(
-    str(_install / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages")
+_packages = (
+    _install / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 )
+site.addsitedir(str(_packages))
+for _link in sorted(_packages.glob("*.egg-link")):
+    # Packages built with --symlink-install: the link names the folder that Python is to look in.
+    site.addsitedir(_link.read_text().splitlines()[0])
