@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the values of a contract channel out of a message.
+
+Works on anything with the message's fields: what rclpy delivers and what a bag reader decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinloop.contract.spec import Channel
+
+Values = NDArray[np.float64]
+
+
+class MalformedMessage(ValueError):
+    """A message does not hold what its channel needs."""
+
+
+def stamp_of(message: Any) -> int:
+    """Return a message's header stamp [ns]."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def extract(channel: Channel, message: Any) -> Values:
+    """Return the channel's values [n], in the contract's order.
+
+    Raises:
+        MalformedMessage: an element is missing, the frame is another one or a value is not finite.
+    """
+    values = _READERS[channel.type](channel, message)
+    if not np.all(np.isfinite(values)):
+        bad = [n for n, v in zip(channel.elements, values, strict=True) if not np.isfinite(v)]
+        raise MalformedMessage(f"{channel.topic}: {channel.field} of {bad} is not finite")
+    return values
+
+
+def _by_name(channel: Channel, names: list[str], values: Any) -> Values:
+    if len(names) != len(values):
+        raise MalformedMessage(
+            f"{channel.topic}: {len(names)} names but {len(values)} values in {channel.field}"
+        )
+    if tuple(names) == channel.elements:
+        return np.asarray(values, dtype=np.float64)
+    index = {name: i for i, name in enumerate(names)}
+    missing = [name for name in channel.elements if name not in index]
+    if missing:
+        raise MalformedMessage(f"{channel.topic}: no {channel.field} for {missing}")
+    return np.array([values[index[name]] for name in channel.elements], dtype=np.float64)
+
+
+def _joint_state(channel: Channel, message: Any) -> Values:
+    return _by_name(channel, message.name, getattr(message, channel.field))
+
+
+def _trajectory(channel: Channel, message: Any) -> Values:
+    if len(message.points) != 1:
+        raise MalformedMessage(f"{channel.topic}: {len(message.points)} points, expected 1")
+    return _by_name(channel, message.joint_names, getattr(message.points[0], channel.field))
+
+
+def _balls(channel: Channel, message: Any) -> Values:
+    if message.header.frame_id != channel.frame:
+        raise MalformedMessage(
+            f"{channel.topic}: frame {message.header.frame_id!r}, expected {channel.frame!r}"
+        )
+    balls = {f"ball{ball.id}": ball for ball in message.balls}
+    values = []
+    for element in channel.elements:
+        name, _, axis = element.partition(".")
+        if name not in balls:
+            raise MalformedMessage(f"{channel.topic}: {name} is missing, {sorted(balls)} present")
+        values.append(getattr(getattr(balls[name], channel.field), axis))
+    return np.array(values, dtype=np.float64)
+
+
+_READERS: dict[str, Callable[[Channel, Any], Values]] = {
+    "sensor_msgs/msg/JointState": _joint_state,
+    "trajectory_msgs/msg/JointTrajectory": _trajectory,
+    "twinloop_interfaces/msg/TrackedBallArray": _balls,
+}
+
+
+def is_usable(channel: Channel, message: Any) -> bool:
+    """Tell whether a sample counts as evidence: a stale ball makes its whole sample unusable."""
+    if channel.type == "twinloop_interfaces/msg/TrackedBallArray":
+        return not any(ball.stale for ball in message.balls)
+    return True
