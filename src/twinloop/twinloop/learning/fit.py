@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train an ensemble on episodes, with a loss over several open-loop steps, and score it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from twinloop.contract import load as load_contract
+from twinloop.learning.episode import Episode
+from twinloop.learning.replay import Windows, windows
+from twinloop.models.ensemble import Ensemble
+
+
+class FitDiverged(RuntimeError):
+    """Training gave no finite loss; the model is as it was before."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train. Without `time_limit_s` the result depends on data, config and seed alone."""
+
+    steps: int = 4  # open-loop steps in the loss
+    batch: int = 256  # windows, for each member
+    epochs: int = 40
+    time_limit_s: float | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    input_noise: float = 0.01  # of an element's standard deviation
+    # Permutations of the observation that leave the task as it is, such as swapping two balls.
+    symmetries: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "epochs", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"fit: {name} is {getattr(self, name)}, expected > 0")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a call of `fit` did. Losses are means over elements, in normalised units."""
+
+    epochs: int
+    updates: int
+    seconds: float
+    training_loss: list[float] = field(default_factory=list)
+    skipped: int = 0  # updates left out because their loss was not finite
+
+
+def fit(
+    model: Ensemble,
+    episodes: Sequence[Episode],
+    config: FitConfig,
+    seed: int,
+    warm_start: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+) -> FitReport:
+    """Train `model` in place, members on different minibatches.
+
+    With `warm_start` the scales that the weights were trained with stay as they are. `progress` is
+    called with the epoch and its loss.
+
+    Raises:
+        ValueError: no episode has `config.steps` transitions.
+        FitDiverged: no loss of an epoch was finite; the model keeps its former weights.
+    """
+    data = windows(episodes, config.steps)
+    if not warm_start:
+        model.normalise(*data.transitions())
+    former = copy.deepcopy(model.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(True)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        weights, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    started = time.monotonic()
+    losses: list[float] = []
+    updates = skipped = 0
+    per_epoch = math.ceil(len(data) / config.batch)
+    try:
+        for epoch in range(config.epochs):
+            order = torch.stack(
+                [torch.randperm(len(data), generator=generator) for _ in range(model.members)]
+            )
+            total = torch.zeros(())
+            finite = 0
+            for k in range(per_epoch):
+                done = _share_done(config, (epoch * per_epoch + k) / per_epoch, started)
+                if done >= 1:
+                    break
+                optimizer.param_groups[0]["lr"] = config.learning_rate * _decay(done)
+                index = order[:, k * config.batch : (k + 1) * config.batch]
+                loss = _loss(model, data, index, config, generator)
+                if not torch.isfinite(loss):
+                    skipped += 1
+                    continue
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(weights, 10.0)
+                optimizer.step()
+                total += loss.detach()
+                finite += 1
+                updates += 1
+            else:
+                if not finite:
+                    raise FitDiverged(f"epoch {epoch}: none of {per_epoch} losses was finite")
+            if finite:
+                losses.append(float(total) / finite)
+                if progress is not None:
+                    progress(epoch, losses[-1])
+            if done >= 1:
+                break
+        if not all(bool(torch.isfinite(p).all()) for p in weights):
+            raise FitDiverged("weights are not finite after training")
+    except FitDiverged:
+        model.load_state_dict(former)
+        raise
+    finally:
+        model.requires_grad_(False)
+    return FitReport(len(losses), updates, time.monotonic() - started, losses, skipped)
+
+
+def _share_done(config: FitConfig, epochs: float, started: float) -> float:
+    done = epochs / config.epochs
+    if config.time_limit_s is not None:
+        done = max(done, (time.monotonic() - started) / config.time_limit_s)
+    return done
+
+
+def _decay(done: float) -> float:
+    """Return the share of the learning rate: a short rise, then half a cosine."""
+    return min(1.0, 0.1 + done / 0.03) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _loss(
+    model: Ensemble, data: Windows, index: Tensor, config: FitConfig, generator: torch.Generator
+) -> Tensor:
+    """Return the smooth-L1 loss of open-loop rollouts on normalised differences; index [E, b]."""
+    observations, actions = data.batch(index)
+    if config.symmetries:
+        choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
+        if choice:
+            observations = observations[..., list(config.symmetries[choice - 1])]
+    predicted = model.predicted
+    scale = model.difference_scale[predicted]
+    noise = torch.randn(observations[:, :, 0].shape, generator=generator)
+    state = observations[:, :, 0] + config.input_noise * model.observation_scale * noise
+    loss = torch.zeros(())
+    for k in range(config.steps):
+        state = model.predict(state, actions[:, :, k])
+        error = (state[..., predicted] - observations[:, :, k + 1, predicted]) / scale
+        loss = loss + nn.functional.smooth_l1_loss(error, torch.zeros_like(error))
+    return loss / config.steps
+
+
+@torch.no_grad()
+def prediction_error(
+    model: Ensemble,
+    episodes: Sequence[Episode],
+    steps: Sequence[int] = (1, 7),
+    positions: slice | None = None,
+    limit: int = 4000,
+) -> dict[str, dict[str, float]]:
+    """Return the open-loop error of ball positions [mm] after each of `steps`.
+
+    For every number of steps: `mean` and `median` of the distance between the members' mean
+    prediction and what was observed, and `still`, the mean distance moved (the error of a model
+    that predicts no motion). `positions` are xyz triples in m, the Baoding balls unless told; at
+    most `limit` windows count, evenly spread.
+
+    Raises:
+        ValueError: no episode has as many transitions as the largest number of steps.
+    """
+    where = load_contract("baoding").slices["ball_position"] if positions is None else positions
+    data = windows(episodes, max(steps))
+    index = torch.arange(0, len(data), max(1, math.ceil(len(data) / limit)))
+    observations, actions = data.batch(index)
+    state = observations[:, 0].expand(model.members, -1, -1)
+    result = {}
+    for k in range(1, max(steps) + 1):
+        state = model.predict(state, actions[:, k - 1])
+        if k not in steps:
+            continue
+        truth = observations[:, k, where].unflatten(-1, (-1, 3))
+        guess = state[..., where].mean(0).unflatten(-1, (-1, 3))
+        error = torch.linalg.vector_norm(guess - truth, dim=-1) * 1e3
+        moved = truth - observations[:, 0, where].unflatten(-1, (-1, 3))
+        result[str(k)] = {
+            "mean": float(error.mean()),
+            "median": float(error.median()),
+            "still": float(torch.linalg.vector_norm(moved, dim=-1).mean() * 1e3),
+        }
+    return result

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ensemble dynamics after PDDM and PETS: E networks that predict normalised differences.
+
+The members differ in their first weights and see different minibatches. What is known is not
+predicted: the next `command` in the observation *is* the action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from twinloop.models.base import ModelInvalid, check_tensors
+from twinloop.models.layers import BatchedMLP
+
+
+class EnsembleConfig(BaseModel):
+    """Sizes of an ensemble; JSON-able."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ensemble"] = "ensemble"
+    observation_size: int = Field(gt=0, le=4096)
+    action_size: int = Field(gt=0, le=1024)
+    members: int = Field(default=3, gt=0, le=64)
+    hidden: tuple[int, ...] = (250, 250)
+    # observation[known[0]:known[1]] after a step equals the action; None where nothing is known
+    known: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _known_fits(self) -> Self:
+        if self.known is not None:
+            start, stop = self.known
+            if not 0 <= start < stop <= self.observation_size or stop - start != self.action_size:
+                raise ValueError(
+                    f"known is {self.known}, expected a range of {self.action_size} elements in "
+                    f"[0, {self.observation_size}]"
+                )
+        if any(not 0 < width <= 8192 for width in self.hidden):
+            raise ValueError(f"hidden is {self.hidden}, expected widths in 1..8192")
+        return self
+
+
+class Ensemble(nn.Module):
+    """PDDM's model: one network a member over the whole observation and action vector."""
+
+    Config = EnsembleConfig
+
+    def __init__(self, config: EnsembleConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        size = config.observation_size
+        self.register_buffer("observation_mean", torch.zeros(size))
+        self.register_buffer("observation_scale", torch.ones(size))
+        self.register_buffer("action_mean", torch.zeros(config.action_size))
+        self.register_buffer("action_scale", torch.ones(config.action_size))
+        self.register_buffer("difference_scale", torch.ones(size))
+        self._build(generator)
+
+    observation_mean: Tensor
+    observation_scale: Tensor
+    action_mean: Tensor
+    action_scale: Tensor
+    difference_scale: Tensor
+
+    def _build(self, generator: torch.Generator) -> None:
+        c = self.config
+        inputs = c.observation_size + c.action_size
+        self.network = BatchedMLP(c.members, inputs, c.hidden, c.observation_size, generator)
+
+    @property
+    def members(self) -> int:
+        return self.config.members
+
+    @property
+    def observation_size(self) -> int:
+        return self.config.observation_size
+
+    @property
+    def action_size(self) -> int:
+        return self.config.action_size
+
+    @property
+    def predicted(self) -> Tensor:
+        """Return which elements are predicted: bool [O]."""
+        mask = torch.ones(self.observation_size, dtype=torch.bool)
+        if self.config.known is not None:
+            mask[slice(*self.config.known)] = False
+        return mask
+
+    def normalise(self, observation: Tensor, action: Tensor, following: Tensor) -> None:
+        """Set the scales from transitions: [M, O], [M, A], [M, O].
+
+        An element that never changes gets scale 1, so that it neither divides by zero nor counts.
+        """
+        _set_moments(self.observation_mean, self.observation_scale, observation)
+        _set_moments(self.action_mean, self.action_scale, action)
+        _set_moments(None, self.difference_scale, following - observation)
+
+    def predict(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return the next observations: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""
+        action = action.expand(observation.shape[0], -1, -1)
+        following = observation + self._difference(observation, action) * self.difference_scale
+        if self.config.known is not None:
+            following[..., slice(*self.config.known)] = action
+        return following
+
+    def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return normalised differences: [E, N, O], [E, N, A] -> [E, N, O]."""
+        x = torch.cat(
+            [
+                (observation - self.observation_mean) / self.observation_scale,
+                (action - self.action_mean) / self.action_scale,
+            ],
+            dim=-1,
+        )
+        out: Tensor = self.network(x)
+        return out
+
+    def config_json(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        return {k: v.detach().clone().contiguous() for k, v in self.state_dict().items()}
+
+    @classmethod
+    def from_tensors(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Build the model that `config_json` and `state_tensors` describe.
+
+        Raises:
+            ModelInvalid: the config is not one of this kind, or a tensor is missing, unknown, of
+                another type or shape, or not finite.
+        """
+        try:
+            parsed = cls.Config.model_validate(dict(config))
+        except ValidationError as error:
+            raise ModelInvalid(f"model config: {error}") from error
+        model = cls(parsed)
+        check_tensors(model.state_dict(), tensors)
+        model.load_state_dict(dict(tensors))
+        for name in ("observation_scale", "action_scale", "difference_scale"):
+            if not bool((tensors[name] > 0).all()):
+                raise ModelInvalid(f"tensor {name} has values <= 0, expected > 0")
+        model.requires_grad_(False)
+        return model.eval()
+
+
+def _set_moments(mean: Tensor | None, scale: Tensor, values: Tensor) -> None:
+    deviation = values.std(0) if len(values) > 1 else torch.zeros_like(scale)
+    scale.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+    if mean is not None:
+        mean.copy_(values.mean(0))

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward kinematics and ball-to-link gaps, batched in torch and differentiable.
+
+Coordinates come first in most tensors here, [3, ...], so that sums over them run along memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from twinloop.models.kinematics import ChainTable
+
+
+class LinkGeometryConfig(BaseModel):
+    """Which joint moves what; the lengths are tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    joint_index: tuple[tuple[int, ...], ...] = Field(min_length=1)  # [C][D], -1 where padded
+    link_joint: tuple[tuple[int, int], ...] = Field(min_length=1)  # [L] (chain, depth)
+    boxes: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, table: ChainTable) -> LinkGeometryConfig:
+        return cls(
+            joint_index=tuple(map(tuple, table.joint_index)),
+            link_joint=tuple(table.link_joint),
+            boxes=len(table.box_half),
+        )
+
+
+class LinkGeometry(nn.Module):
+    """Where the links are, and how far balls are from their surfaces."""
+
+    def __init__(self, config: LinkGeometryConfig, table: ChainTable | None = None) -> None:
+        super().__init__()
+        chains, depth = len(config.joint_index), len(config.joint_index[0])
+        if any(len(row) != depth for row in config.joint_index):
+            raise ValueError("joint_index: chains differ in length, expected them padded")
+        if any(not (0 <= c < chains and 0 <= d < depth) for c, d in config.link_joint):
+            raise ValueError("link_joint: a link is on no chain")
+        links = len(config.link_joint)
+        self._depth, self._chains = depth, chains
+        self._joints = torch.tensor(config.joint_index).clamp(min=0).T.flatten()
+        self._where = torch.tensor([d * chains + c for c, d in config.link_joint])
+        self.register_buffer("constant", torch.zeros(depth, 1, chains, 9))
+        self.register_buffer("sine", torch.zeros(depth, 1, chains, 9))
+        self.register_buffer("cosine", torch.zeros(depth, 1, chains, 9))
+        self.register_buffer("translation", torch.zeros(depth, chains, 1, 3))
+        self.register_buffer("link_center", torch.zeros(links, 1, 3))
+        self.register_buffer("link_half", torch.zeros(links, 1, 3))
+        self.register_buffer("link_radius", torch.ones(links))
+        self.register_buffer("box_center", torch.zeros(3, 1, 1, config.boxes))
+        self.register_buffer("box_half", torch.ones(3, 1, 1, config.boxes))
+        if table is not None:
+            self._fill(table)
+
+    constant: Tensor
+    sine: Tensor
+    cosine: Tensor
+    translation: Tensor
+    link_center: Tensor
+    link_half: Tensor
+    link_radius: Tensor
+    box_center: Tensor
+    box_half: Tensor
+
+    @property
+    def shapes(self) -> int:
+        """Number of shapes that a ball has a gap to: links and boxes."""
+        return len(self.link_radius) + self.box_half.shape[-1]
+
+    def _fill(self, table: ChainTable) -> None:
+        x, y, z = table.axis.unbind(-1)
+        zero = torch.zeros_like(x)
+        cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+        # Rodrigues: R(q) = 1 + sin(q) K + (1 - cos(q)) K², after the fixed turn into the joint.
+        square = table.rotation @ cross @ cross
+        for name, value in (
+            ("constant", table.rotation + square),
+            ("sine", table.rotation @ cross),
+            ("cosine", -square),
+        ):
+            getattr(self, name).copy_(value.flatten(-2).transpose(0, 1)[:, None])
+        self.translation.copy_(table.translation.transpose(0, 1)[:, :, None])
+        self.link_center.copy_(table.link_center[:, None])
+        self.link_half.copy_(table.link_half[:, None])
+        self.link_radius.copy_(table.link_radius)
+        self.box_center.copy_(table.box_center.T[:, None, None])
+        self.box_half.copy_(table.box_half.T[:, None, None])
+
+    def links(self, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Return centres and half axes [m] of the links: [B, J] rad -> 2 × [3, B, L]."""
+        batch = len(joints)
+        angle = joints[:, self._joints].T.unflatten(0, (self._depth, self._chains))
+        angle = angle.transpose(1, 2).unsqueeze(-1)  # [D, B, C, 1]
+        local = torch.addcmul(self.constant, torch.sin(angle), self.sine)
+        local = torch.addcmul(local, torch.cos(angle), self.cosine)
+        local = local.reshape(self._depth, batch * self._chains, 3, 3)
+        turn = local[0]
+        place = self.translation[0].expand(-1, -1, 3).reshape(1, -1, 3).expand(batch, -1, -1)
+        turns, places = [turn], [place.reshape(-1, 3)]
+        for d in range(1, self._depth):
+            turned = turn.unflatten(0, (batch, self._chains)) * self.translation[d]
+            places.append(places[-1] + turned.sum(-1).flatten(0, 1))
+            turn = torch.bmm(turn, local[d])
+            turns.append(turn)
+        turn = torch.stack(turns).unflatten(1, (batch, self._chains)).transpose(1, 2)
+        turn = turn.flatten(0, 1)[self._where]  # [L, B, 3, 3]
+        place = torch.stack(places).unflatten(1, (batch, self._chains)).transpose(1, 2)
+        place = place.flatten(0, 1)[self._where]  # [L, B, 3]
+        center = place + (turn * self.link_center[:, None]).sum(-1)
+        half = (turn * self.link_half[:, None]).sum(-1)
+        return center.permute(2, 1, 0).contiguous(), half.permute(2, 1, 0).contiguous()
+
+    def gaps(self, balls: Tensor, links: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return distances from ball centres to surfaces, and unit vectors from surface to ball.
+
+        Balls [3, B, M] m; gaps [B, M, L + K] m; directions [3, B, M, L + K].
+        """
+        center, half = (part[:, :, None] for part in links)
+        points = balls[..., None]
+        apart = points - center
+        # A point has no axis to project on: the small number keeps spheres from 0 / 0.
+        share = (apart * half).sum(0) / (half * half).sum(0).add(1e-12)
+        to_link = apart - share.clamp(-1.0, 1.0) * half
+        beyond = points - self.box_center
+        to_box = beyond - torch.minimum(torch.maximum(beyond, -self.box_half), self.box_half)
+        to_surface = torch.cat([to_link, to_box], dim=-1)
+        distance = (to_surface * to_surface).sum(0).add(1e-12).sqrt()
+        radius = nn.functional.pad(self.link_radius, (0, self.box_half.shape[-1]))
+        return distance - radius, to_surface / distance

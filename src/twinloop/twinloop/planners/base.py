@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nodes and rollouts ask of a planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from twinloop.models.base import DynamicsModel
+
+
+@dataclass(frozen=True)
+class PlanStats:
+    """What one call of a planner did."""
+
+    plan_ms: float  # wall-clock time of the call
+    best_return: float
+    mean_return: float  # over the rollouts that are finite
+    disagreement: float  # standard deviation of a rollout's return over members, mean of rollouts
+    samples: int
+    horizon: int
+    nan_rollouts: int  # rollouts that were not finite, and so scored as worst
+
+
+class Planner(Protocol):
+    """Chooses the next action by looking ahead with a model. Warm-started and seeded."""
+
+    model: DynamicsModel
+
+    def reset(self, seed: int) -> None:
+        """Forget the last plan and start the random numbers from `seed`."""
+        ...
+
+    def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
+        """Return the next action: [O], [H, T] -> [A]."""
+        ...

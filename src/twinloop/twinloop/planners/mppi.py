@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model-predictive path integral control as in PDDM (arXiv 1909.11652, section 4.2).
+
+Each call samples noisy action sequences about the last plan, smooths them over time, rolls them
+out through every ensemble member, and averages them with weights exp(kappa * return).
+
+Unlike the reference code, actions are limited before they are rolled out and averaged, so the plan
+that is scored is the plan that can be executed; a rollout that is not finite counts for nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from twinloop.models.base import DynamicsModel
+from twinloop.paths import share
+from twinloop.planners.base import PlanStats
+from twinloop.tasks.base import Task
+
+
+class MPPIConfig(BaseModel):
+    """Settings of the sampler. Noise is in units in which ±1 spans the joint range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(ge=2, le=100_000)
+    horizon: int = Field(ge=1, le=200)
+    kappa: float = Field(gt=0)  # sharpness of the weights, per unit of return
+    beta: float = Field(gt=0, le=1)  # share of the new value in the smoothing over time
+    sigma: float = Field(gt=0)
+    fine_share: float = Field(ge=0, le=1)  # share of samples with `fine_scale` of the noise
+    fine_scale: float = Field(gt=0, le=1)
+    disagreement_weight: float = Field(ge=0)  # times the members' standard deviation of return
+    joint_speed: float = Field(gt=0)  # rad/s
+    step_s: float = Field(gt=0)
+    range_share: float = Field(gt=0, le=1)  # of the joint range that ±1 spans about the middle
+
+
+def load_config(path: Path | None = None, **changes: Any) -> MPPIConfig:
+    """Read `config/planner/mppi.yaml` (or `path`), with `changes` on top.
+
+    Raises:
+        pydantic.ValidationError: a value is missing, unknown or out of range.
+    """
+    path = share("config", "planner", "mppi.yaml") if path is None else path
+    return MPPIConfig(**{**yaml.safe_load(path.read_text()), **changes})
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """Limits and the pose about which actions are sampled, each [A], rad."""
+
+    lower: Tensor
+    upper: Tensor
+    center: Tensor
+
+    def __post_init__(self) -> None:
+        if not bool(((self.lower <= self.center) & (self.center <= self.upper)).all()):
+            raise ValueError("action space: center is outside the limits")
+
+
+class MPPI:
+    """The planner for B robots at once; `plan` is the case of one.
+
+    Every robot has its own random numbers, so what it does depends on its seed alone and not on
+    which others are planned beside it.
+    """
+
+    def __init__(
+        self, model: DynamicsModel, task: Task, space: ActionSpace, config: MPPIConfig, seed: int
+    ) -> None:
+        if model.observation_size != task.observation_size:
+            raise ValueError(
+                f"model observes {model.observation_size} elements, "
+                f"task {task.name} has {task.observation_size}"
+            )
+        self.model = model
+        self.task = task
+        self.config = config
+        self._space = space
+        self._scale = 0.5 * config.range_share * (space.upper - space.lower)
+        self._step = config.joint_speed * config.step_s
+        fine = round(config.fine_share * config.samples)
+        sigma = torch.full((config.samples, 1, 1), config.sigma)
+        sigma[config.samples - fine :] *= config.fine_scale
+        sigma[0] = 0.0  # the last plan itself is always among the candidates
+        self._sigma = sigma
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Forget the last plan; the next call plans one robot."""
+        self.reset_batch([seed])
+
+    def reset_batch(self, seeds: list[int]) -> None:
+        """Forget the last plans; the next call plans one robot for each seed."""
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._mean: Tensor | None = None  # [B, H, A] rad
+
+    def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
+        """Return the next joint targets [rad]: [O], [H, T] -> [A]."""
+        actions, stats = self.plan_batch(observation[None], target[None])
+        return actions[0], stats[0]
+
+    @torch.no_grad()
+    def plan_batch(self, observation: Tensor, target: Tensor) -> tuple[Tensor, list[PlanStats]]:
+        """Return the next joint targets [rad] of B robots: [B, O], [B, H, T] -> [B, A].
+
+        Targets are absolute, within limits, and at most `joint_speed * step_s` away from the
+        previous command in the observation. Where no rollout is finite, that command is held.
+        `plan_ms` is the time of the whole call.
+        """
+        started = time.perf_counter()
+        batch, config = len(observation), self.config
+        if batch != len(self._generators):
+            raise ValueError(f"{batch} observations for {len(self._generators)} seeds")
+        previous = observation[:, self.task.command]
+        candidates = self._sample(previous)
+        returns = self._returns(observation, candidates, target)  # [E, B, N]
+        score = returns.mean(0) - config.disagreement_weight * returns.std(0, correction=0)
+        finite = torch.isfinite(score)
+        score = torch.where(finite, score, -torch.inf)
+        best = score.amax(1, keepdim=True)
+        usable = torch.isfinite(best)
+        weight = torch.exp(config.kappa * (score - torch.where(usable, best, 0.0)))
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-30)
+        mean = torch.einsum("bn,bnha->bha", weight, candidates)
+        mean = torch.where(usable[:, :, None], mean, previous[:, None])
+        self._mean = torch.cat([mean[:, 1:], mean[:, -1:]], dim=1)
+        elapsed_ms = 1e3 * (time.perf_counter() - started)
+        spread = returns.std(0, correction=0)
+        stats = [
+            PlanStats(
+                plan_ms=elapsed_ms,
+                best_return=float(best[b]),
+                mean_return=float(score[b][finite[b]].mean()),
+                disagreement=float(spread[b][finite[b]].mean()),
+                samples=config.samples,
+                horizon=config.horizon,
+                nan_rollouts=int((~finite[b]).sum()),
+            )
+            for b in range(batch)
+        ]
+        return mean[:, 0], stats
+
+    def _sample(self, previous: Tensor) -> Tensor:
+        """Return candidate targets [rad] that can be executed: [B, A] -> [B, N, H, A]."""
+        c, space = self.config, self._space
+        shape = (c.samples, c.horizon, previous.shape[-1])
+        noise = torch.stack([torch.randn(shape, generator=g) for g in self._generators])
+        noise = noise * (self._sigma * self._scale)
+        mean = self._mean
+        if mean is None:
+            mean = previous[:, None].expand(-1, c.horizon, -1)
+        wish = mean[:, None] + noise
+        command = smooth = previous[:, None]
+        steps = []
+        for h in range(c.horizon):
+            # The first candidate has no noise and is the plan itself: smoothing would bend it.
+            smoothed = torch.lerp(smooth.expand(-1, c.samples, -1), wish[:, :, h], c.beta)
+            smooth = torch.where(self._sigma[:, 0] == 0, wish[:, :, h], smoothed)
+            goal = smooth.clamp(space.lower, space.upper)
+            command = command + (goal - command).clamp(-self._step, self._step)
+            steps.append(command)
+        return torch.stack(steps, dim=2)
+
+    def _returns(self, observation: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
+        """Roll out through every member: [B, O], [B, N, H, A], [B, H, T] -> [E, B, N]."""
+        batch, samples, horizon, _ = candidates.shape
+        state = observation[:, None].expand(-1, samples, -1).reshape(1, batch * samples, -1)
+        state = state.expand(self.model.members, -1, -1)
+        actions = candidates.flatten(0, 1)
+        cost: Tensor | float = 0.0
+        for h in range(horizon):
+            state = self.model.predict(state, actions[:, h])
+            rows = state.unflatten(1, (batch, samples))
+            cost = cost + self.task.cost(rows, candidates[:, :, h], target[:, None, h])
+        assert isinstance(cost, Tensor)
+        return -cost

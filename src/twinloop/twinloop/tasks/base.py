@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What planners, learners and nodes ask of a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from twinloop.contract import Contract
+    from twinloop.learning.episode import Episode
+
+
+class Task(Protocol):
+    """A cost, its targets and its ends, on batches of observations. Pure: no side effects.
+
+    Leading dimensions are free: one observation [O], a batch [N, O], or whole ensemble rollouts
+    [E, N, H, O] go through the same code.
+    """
+
+    name: str
+    contract: Contract
+    observation_size: int
+    action_size: int
+    command: slice  # where the previous command lies in the observation
+
+    def targets(self, observation: Tensor, horizon: int) -> Tensor:
+        """Return what to aim at over the next `horizon` steps: [..., O] -> [..., H, T]."""
+        ...
+
+    def cost(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        """Return the cost of arriving at `observation` by `action`: [..., O], [..., A], [..., T]
+        -> [...]. Lower is better."""
+        ...
+
+    def failed(self, observation: Tensor) -> Tensor:
+        """Return whether the episode ends here as a failure: [..., O] -> bool [...]."""
+        ...
+
+    def succeeded(self, episode: Episode) -> bool:
+        """Return whether a finished episode reached the task's goal."""
+        ...
