@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the arrays of an in-process rollout to a bag, so that fleets leave what robots leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinloop.bags.episodes import PLAN_STATS
+from twinloop.bags.metadata import EpisodeMetadata
+from twinloop.bags.types import message_class
+from twinloop.bags.write import EpisodeWriter
+from twinloop.contract import Channel, Contract
+from twinloop.learning.episode import Episode
+
+_PLAN_STATS_TYPE = "twinloop_interfaces/msg/PlanStats"
+_MISSING = np.zeros(0)
+Blocks = list[tuple[Channel, NDArray[np.float32]]]
+
+
+def write_rollout(
+    path: Path | str,
+    rollout: Episode,
+    contract: Contract,
+    metadata: EpisodeMetadata,
+    *,
+    start_ns: int = 0,
+) -> Path:
+    """Write a rollout as a bag from which `episodes.episode` reads the same arrays again.
+
+    Topics hold one sample per control step, stamped with the step's time; `plan_stats` names it.
+
+    Args:
+        path: folder to make.
+        rollout: observations [T+1, O] and actions [T, A] in the contract's order.
+        metadata: contract and contract hash are filled in here.
+        start_ns: time of the first step [ns].
+
+    Raises:
+        ValueError: sizes are not the contract's, or a channel that repeats the applied command
+            does not hold the action of the step before.
+        BagError, BagWriteError: see `EpisodeWriter`.
+    """
+    _require_fit(rollout, contract)
+    period_ns = round(contract.period_s * 1e9)
+    # Room for the command that was in force before the first step.
+    start_ns = max(start_ns, period_ns)
+    about = metadata.model_copy(
+        update={
+            "contract": contract.model_dump(mode="json"),
+            "contract_hash": contract.hash(),
+            "steps": len(rollout),
+        }
+    )
+    with EpisodeWriter(path, about) as writer:
+        for k, observation in enumerate(rollout.observations):
+            stamp_ns = start_ns + k * period_ns
+            stamps: dict[str, int] = {}
+            for topic, blocks in _by_topic(contract, observation).items():
+                is_goal = topic == contract.action.applied_topic
+                sample_ns = stamp_ns - period_ns if is_goal else stamp_ns
+                stamps |= {channel.name: sample_ns for channel, _ in blocks}
+                if not is_goal or k == 0:
+                    _write(writer, about, topic, blocks, sample_ns)
+            if k < len(rollout):
+                stats = _plan_stats(about, k, stamp_ns, stamps, observation, rollout.actions[k])
+                writer.write(about.topic(PLAN_STATS), _PLAN_STATS_TYPE, stats, stamp_ns)
+                goal = [(_goal(contract), rollout.actions[k])]
+                _write(writer, about, contract.action.applied_topic, goal, stamp_ns)
+    return writer.path
+
+
+def _require_fit(rollout: Episode, contract: Contract) -> None:
+    sizes = (rollout.observations.shape[1], rollout.actions.shape[1])
+    expected = (contract.observation_size, contract.action_size)
+    if sizes != expected:
+        raise ValueError(
+            f"a rollout with observations and actions of {sizes} elements, expected {expected} "
+            f"under contract {contract.name}"
+        )
+    for channel in contract.observation:
+        if channel.topic == contract.action.applied_topic:
+            repeated = rollout.observations[1:-1, contract.slices[channel.name]]
+            if not np.array_equal(repeated, rollout.actions[:-1]):
+                raise ValueError(
+                    f"channel {channel.name} differs from the action of the step before, which "
+                    f"topic {channel.topic} gives"
+                )
+
+
+def _by_topic(contract: Contract, observation: NDArray[np.float32]) -> dict[str, Blocks]:
+    topics: dict[str, Blocks] = {}
+    for channel in contract.observation:
+        block = observation[contract.slices[channel.name]]
+        topics.setdefault(channel.topic, []).append((channel, block))
+    # Last, because a planner takes its step as soon as the trigger's sample arrives.
+    topics[contract.trigger] = topics.pop(contract.trigger)
+    return topics
+
+
+def _goal(contract: Contract) -> Channel:
+    action = contract.action
+    return Channel(
+        name="action",
+        topic=action.applied_topic,
+        type=action.type,
+        field="positions",
+        elements=action.elements,
+        unit=action.unit,
+        max_age_s=contract.period_s,
+    )
+
+
+def _write(
+    writer: EpisodeWriter, about: EpisodeMetadata, topic: str, blocks: Blocks, stamp_ns: int
+) -> None:
+    channel = blocks[0][0]
+    header = _header(stamp_ns, channel.frame)
+    message = _BUILDERS[channel.type](header, blocks)
+    writer.write(about.topic(topic), channel.type, message, stamp_ns)
+
+
+def _joint_state(header: Any, blocks: Blocks) -> Any:
+    values = {channel.field: block.astype(np.float64) for channel, block in blocks}
+    return message_class("sensor_msgs/msg/JointState")(
+        header=header,
+        name=list(blocks[0][0].elements),
+        position=values.get("position", _MISSING),
+        velocity=values.get("velocity", _MISSING),
+        effort=values.get("effort", _MISSING),
+    )
+
+
+def _trajectory(header: Any, blocks: Blocks) -> Any:
+    values = {channel.field: block.astype(np.float64) for channel, block in blocks}
+    point = message_class("trajectory_msgs/msg/JointTrajectoryPoint")(
+        positions=values.get("positions", _MISSING),
+        velocities=values.get("velocities", _MISSING),
+        accelerations=values.get("accelerations", _MISSING),
+        effort=values.get("effort", _MISSING),
+        time_from_start=message_class("builtin_interfaces/msg/Duration")(sec=0, nanosec=0),
+    )
+    return message_class("trajectory_msgs/msg/JointTrajectory")(
+        header=header, joint_names=list(blocks[0][0].elements), points=[point]
+    )
+
+
+def _balls(header: Any, blocks: Blocks) -> Any:
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for channel, block in blocks:
+        for element, value in zip(channel.elements, block, strict=True):
+            name, _, axis = element.partition(".")
+            values.setdefault(name, {}).setdefault(channel.field, {})[axis] = float(value)
+    point = message_class("geometry_msgs/msg/Point")
+    vector = message_class("geometry_msgs/msg/Vector3")
+    still = {"x": 0.0, "y": 0.0, "z": 0.0}
+    ball = message_class("twinloop_interfaces/msg/TrackedBall")
+    return message_class("twinloop_interfaces/msg/TrackedBallArray")(
+        header=header,
+        balls=[
+            ball(
+                id=int(name.removeprefix("ball")),
+                position=point(**fields.get("position", still)),
+                velocity=vector(**fields.get("velocity", still)),
+                covariance=np.zeros(36),
+                visible_fraction=1.0,
+                stale=False,
+            )
+            for name, fields in values.items()
+        ],
+    )
+
+
+_BUILDERS: dict[str, Callable[[Any, Blocks], Any]] = {
+    "sensor_msgs/msg/JointState": _joint_state,
+    "trajectory_msgs/msg/JointTrajectory": _trajectory,
+    "twinloop_interfaces/msg/TrackedBallArray": _balls,
+}
+
+
+def _plan_stats(
+    about: EpisodeMetadata,
+    step: int,
+    stamp_ns: int,
+    sample_stamps_ns: dict[str, int],
+    observation: NDArray[np.float32],
+    action: NDArray[np.float32],
+) -> Any:
+    return message_class(_PLAN_STATS_TYPE)(
+        header=_header(stamp_ns, ""),
+        episode_id=about.episode_id,
+        step=step,
+        plan_ms=0.0,
+        lateness_ms=0.0,
+        best_return=0.0,
+        mean_return=0.0,
+        disagreement=0.0,
+        samples=0,
+        horizon=0,
+        nan_rollouts=0,
+        model_version=about.model_version,
+        channels=list(sample_stamps_ns),
+        channel_stamps=[_time(stamp) for stamp in sample_stamps_ns.values()],
+        observation=observation,
+        action=action.astype(np.float64),
+        stop_reason="",
+    )
+
+
+def _header(stamp_ns: int, frame: str) -> Any:
+    return message_class("std_msgs/msg/Header")(stamp=_time(stamp_ns), frame_id=frame)
+
+
+def _time(stamp_ns: int) -> Any:
+    time = message_class("builtin_interfaces/msg/Time")
+    return time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
