@@ -41,7 +41,7 @@ def chain_table(urdf: str, root: str, joint_names: Sequence[str]) -> ChainTable:
 
     Raises:
         ValueError: the URDF has no such link, a joint that is not in `joint_names`, a link that
-            carries two fingers, or a shape that is no capsule, cylinder, sphere or root box.
+            carries two fingers, or a shape that is not primitive.
     """
     tree = ElementTree.fromstring(urdf)
     links = {link.get("name"): link for link in tree.iter("link")}
@@ -129,10 +129,13 @@ def _lines(link: ElementTree.Element, offset: NDArray[np.float64]) -> list[_Line
         pose = offset @ _origin(collision)
         geometry = collision.find("geometry")
         shape = None if geometry is None else next(iter(geometry), None)
+        if shape is not None and shape.tag == "box":
+            result.append(_line_in_box(pose, 0.5 * _vector(shape, "size", (0.0, 0.0, 0.0))))
+            continue
         if shape is None or shape.tag not in ("capsule", "cylinder", "sphere"):
             tag = "nothing" if shape is None else shape.tag
             raise ValueError(
-                f"URDF link {link.get('name')!r} has a {tag}, expected capsule, cylinder or sphere"
+                f"URDF link {link.get('name')!r} has a {tag}, expected a primitive shape"
             )
         radius = float(shape.get("radius", "nan"))
         half = 0.5 * float(shape.get("length", "0"))
@@ -140,6 +143,13 @@ def _lines(link: ElementTree.Element, offset: NDArray[np.float64]) -> list[_Line
             half = max(half - radius, 0.0)
         result.append(_Line(pose[:3, 3], pose[:3, 2] * half, radius))
     return result
+
+
+def _line_in_box(pose: NDArray[np.float64], half: NDArray[np.float64]) -> _Line:
+    """Return the rounded line along the longest side, as thick as the other two on average."""
+    longest = int(np.argmax(half))
+    radius = float(np.delete(half, longest).mean())
+    return _Line(pose[:3, 3], pose[:3, longest] * max(half[longest] - radius, 0.0), radius)
 
 
 def _root_boxes(link: ElementTree.Element) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:

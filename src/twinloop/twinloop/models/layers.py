@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -44,7 +45,7 @@ class BatchedMLP(nn.Module):
         sizes = [inputs, *hidden]
         layers = [
             BatchedLinear(members, a, b, generator, gain=math.sqrt(6) / math.sqrt(2))
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            for a, b in itertools.pairwise(sizes)
         ]
         layers.append(BatchedLinear(members, sizes[-1], outputs, generator, gain=0.1))
         self.layers = nn.ModuleList(layers)
