@@ -113,8 +113,11 @@ class Ramp:
             raise ValueError(f"ramp goal must be finite, got {goal}")
         history[1:] = history[:-1]
         history[0] = reached
-        np.multiply(history, self._weights, out=self._scratch)
-        return np.add.reduce(self._scratch, axis=0)
+        # Averaged as differences, so that rest is exact: the weights only nearly sum to one.
+        np.subtract(history, reached, out=self._scratch)
+        np.multiply(self._scratch, self._weights, out=self._scratch)
+        moved: Array = reached + np.add.reduce(self._scratch, axis=0)
+        return moved
 
     def state(self) -> Array:
         """Copy of the whole state, [taps, ..., J] rad; `set_state` continues from it exactly."""
