@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the robot description: one xacro for every engine and viewer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import xacro
+
+from twinloop.paths import share
+
+SIDES = {"right": "rh_", "left": "lh_"}
+
+
+def joint_prefix(side: str) -> str:
+    """Return the prefix of the joint and link names of a hand, `rh_` or `lh_`.
+
+    Raises:
+        ValueError: the side is neither right nor left.
+    """
+    if side not in SIDES:
+        raise ValueError(f"hand side must be one of {sorted(SIDES)}, got {side!r}")
+    return SIDES[side]
+
+
+@lru_cache(maxsize=8)
+def hand_urdf(side: str = "right", capsules: bool = True) -> str:
+    """Return the URDF of the hand, compiled once per process and arguments.
+
+    Args:
+        side: `right` or `left`.
+        capsules: False replaces capsules by cylinders and spheres, for viewers that read only
+            plain URDF shapes.
+
+    Raises:
+        ValueError: an unknown side.
+    """
+    joint_prefix(side)
+    mappings = {"side": side, "capsules": str(capsules).lower()}
+    document = xacro.process_file(str(share("urdf", "hand.urdf.xacro")), mappings=mappings)
+    return str(document.toxml())

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward kinematics of a URDF on batches of joint positions."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinloop_sim.rotations import matrix_from_rpy
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """A collision capsule or, with no length, a sphere: a segment in its link's frame.
+
+    Attributes:
+        start, end: ends of the segment [3], m.
+        radius: m.
+    """
+
+    link: str
+    start: Array
+    end: Array
+    radius: float
+
+
+@dataclass(frozen=True)
+class _Joint:
+    name: str
+    parent: str
+    child: str
+    origin: Array  # [3] m
+    rotation: Array  # [3, 3]
+    axis: Array | None  # [3], None where fixed
+
+
+class Chain:
+    """Poses of chosen links of a tree of revolute and fixed joints, in the root link's frame.
+
+    Args:
+        urdf: robot description.
+        joint_names: order of the joint vector; joints of the tree that are not named stay at zero.
+        links: links whose poses are wanted, in this order.
+
+    Raises:
+        ValueError: an unknown link or joint.
+    """
+
+    def __init__(self, urdf: str, joint_names: tuple[str, ...], links: tuple[str, ...]) -> None:
+        joints = {joint.child: joint for joint in _joints(urdf)}
+        known = {joint.name for joint in joints.values()}
+        absent = [name for name in joint_names if name not in known]
+        if absent:
+            raise ValueError(f"the URDF has no joints {absent}; it has {sorted(known)}")
+        self.links = links
+        ordered = _ancestry(joints, links)
+        place = {joint.child: i for i, joint in enumerate(ordered)}
+        self._wanted = [place[link] for link in links]
+        column = {name: i for i, name in enumerate(joint_names)}
+        self._columns = np.array([column.get(joint.name, -1) for joint in ordered])
+        eye = np.eye(3)
+        skew = [np.zeros((3, 3)) if j.axis is None else _cross_matrix(j.axis) for j in ordered]
+        # Rodrigues: R = R0 (I + K^2) + R0 K sin q - R0 K^2 cos q
+        self._constant = np.stack(
+            [j.rotation @ (eye + k @ k) for j, k in zip(ordered, skew, strict=True)]
+        )
+        self._sine = np.stack([j.rotation @ k for j, k in zip(ordered, skew, strict=True)])
+        self._cosine = np.stack([-j.rotation @ k @ k for j, k in zip(ordered, skew, strict=True)])
+        self._origin = np.stack([joint.origin for joint in ordered])
+        depth: list[int] = []
+        for joint in ordered:
+            depth.append(depth[place[joint.parent]] + 1 if joint.parent in place else 0)
+        self._levels = [
+            (
+                np.array([i for i, d in enumerate(depth) if d == level]),
+                np.array(
+                    [place.get(ordered[i].parent, -1) for i, d in enumerate(depth) if d == level]
+                ),
+            )
+            for level in range(max(depth) + 1)
+        ]
+
+    def poses(self, q: Array) -> tuple[Array, Array]:
+        """Return positions [..., L, 3] and rotation matrices [..., L, 3, 3] for joints [..., J]."""
+        padded = np.concatenate([q, np.zeros((*q.shape[:-1], 1))], axis=-1)
+        angle = padded[..., self._columns, None, None]
+        local = self._constant + self._sine * np.sin(angle) + self._cosine * np.cos(angle)
+        rotation = np.empty_like(local)
+        position = np.empty(local.shape[:-1])
+        for index, parent in self._levels:
+            if parent[0] < 0:
+                rotation[..., index, :, :] = local[..., index, :, :]
+                position[..., index, :] = self._origin[index]
+                continue
+            above = rotation[..., parent, :, :]
+            rotation[..., index, :, :] = above @ local[..., index, :, :]
+            offset = (above @ self._origin[index][:, :, None])[..., 0]
+            position[..., index, :] = position[..., parent, :] + offset
+        return position[..., self._wanted, :], rotation[..., self._wanted, :, :]
+
+
+def capsules(urdf: str) -> list[Capsule]:
+    """Return the capsules and spheres among the collision shapes."""
+    found = []
+    for link in ElementTree.fromstring(urdf).findall("link"):
+        for collision in link.findall("collision"):
+            shape = collision.find("geometry/*")
+            if shape is None or shape.tag not in ("capsule", "sphere"):
+                continue
+            origin, rotation = _origin(collision.find("origin"))
+            half = float(shape.get("length", "0")) / 2 * rotation[:, 2]
+            radius = float(shape.attrib["radius"])
+            found.append(Capsule(link.attrib["name"], origin - half, origin + half, radius))
+    return found
+
+
+def _joints(urdf: str) -> list[_Joint]:
+    result = []
+    for joint in ElementTree.fromstring(urdf).findall("joint"):
+        kind = joint.attrib["type"]
+        if kind not in ("revolute", "continuous", "fixed"):
+            raise ValueError(f"joint {joint.attrib['name']} is {kind}, expected revolute or fixed")
+        axis = None
+        if kind != "fixed":
+            element = joint.find("axis")
+            axis = _vector("1 0 0" if element is None else element.attrib["xyz"])
+            axis = axis / np.linalg.norm(axis)
+        origin, rotation = _origin(joint.find("origin"))
+        parent, child = (joint.find(tag).attrib["link"] for tag in ("parent", "child"))  # type: ignore[union-attr]
+        result.append(_Joint(joint.attrib["name"], parent, child, origin, rotation, axis))
+    return result
+
+
+def _ancestry(joints: dict[str, _Joint], links: tuple[str, ...]) -> list[_Joint]:
+    """Joints on the ways from the root to the links, parents first."""
+    ordered: dict[str, _Joint] = {}
+    for link in links:
+        if link not in joints:
+            raise ValueError(f"the URDF has no movable link {link!r}; it has {sorted(joints)}")
+        way = []
+        current = link
+        while current in joints:
+            way.append(joints[current])
+            current = joints[current].parent
+        for joint in reversed(way):
+            ordered[joint.child] = joint
+    return list(ordered.values())
+
+
+def _origin(element: ElementTree.Element | None) -> tuple[Array, Array]:
+    attributes = {} if element is None else element.attrib
+    return (
+        _vector(attributes.get("xyz", "0 0 0")),
+        matrix_from_rpy(_vector(attributes.get("rpy", "0 0 0"))),
+    )
+
+
+def _vector(text: str) -> Array:
+    return np.array([float(part) for part in text.split()])
+
+
+def _cross_matrix(axis: Array) -> Array:
+    x, y, z = axis
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hands in MuJoCo, advanced side by side by `mujoco.rollout` on a pool of threads."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import mujoco
+import numpy as np
+from mujoco import rollout
+from numpy.typing import ArrayLike
+
+from twinloop.robots.hand24 import HAND24
+from twinloop_sim.description import hand_urdf, joint_prefix
+from twinloop_sim.kinematics import Chain
+from twinloop_sim.rotations import quaternion_from_matrix
+from twinloop_sim.settings import MujocoSettings, SceneSettings, mujoco_settings
+from twinloop_sim.twin import JOINTS, Array, BatchTwin, State, start_state
+
+PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
+_TAG = b"twinloop/mujoco/1\n"
+
+
+def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjModel:
+    """Compile the hand's URDF with two balls, a floor and position servos added."""
+    prefix = joint_prefix(scene.side)
+    spec = mujoco.MjSpec.from_string(hand_urdf(scene.side))
+    spec.compiler.fusestatic = False
+    spec.option.timestep = scene.tick_s / settings.substeps
+    spec.option.integrator = _option("mjINT", settings.integrator)
+    spec.option.cone = _option("mjCONE", settings.cone)
+    spec.option.iterations = settings.solver_iterations
+    # Without warm starts the physical state is all there is: results do not depend on how ticks
+    # are cut into calls, and a state that was saved goes on bit-exactly.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART
+
+    for geom in spec.geoms:
+        # The hand touches balls, but not itself, as in the reference task.
+        geom.contype, geom.conaffinity = 1, 0
+        geom.friction = settings.friction
+        geom.condim = settings.contact_dimensions
+    for joint in spec.joints:
+        short = joint.name.removeprefix(prefix)
+        servo = settings.servo.wrist if short.startswith("WR") else settings.servo.fingers
+        joint.damping = [servo.damping, 0.0, 0.0]
+        joint.armature = servo.armature
+    for name in _joint_names(scene):
+        short = name.removeprefix(prefix)
+        servo = settings.servo.wrist if short.startswith("WR") else settings.servo.fingers
+        actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        actuator.set_to_position(kp=servo.gain)
+
+    contact = {
+        "contype": 1,
+        "conaffinity": 1,
+        "friction": settings.friction,
+        "condim": settings.contact_dimensions,
+    }
+    spec.worldbody.add_geom(
+        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], **contact
+    )
+    for index, place in enumerate(scene.balls.start_m):
+        ball = spec.worldbody.add_body(name=f"ball{index}", pos=place)
+        ball.add_freejoint(name=f"ball{index}")
+        radius = scene.balls.radius_m
+        ball.add_geom(
+            name=f"ball{index}",
+            type=mujoco.mjtGeom.mjGEOM_SPHERE,
+            size=[radius, 0, 0],
+            mass=scene.balls.mass_kg,
+            **contact,
+        )
+    return spec.compile()
+
+
+def _joint_names(scene: SceneSettings) -> tuple[str, ...]:
+    prefix = joint_prefix(scene.side)
+    return tuple(prefix + name.removeprefix("rh_") for name in HAND24.joint_names)
+
+
+def _option(kind: str, name: str) -> int:
+    enum = {"mjINT": mujoco.mjtIntegrator, "mjCONE": mujoco.mjtCone}[kind]
+    return int(getattr(enum, f"{kind}_{name.upper()}"))
+
+
+@lru_cache(maxsize=8)
+def palm_chain(side: str) -> Chain:
+    """Kinematics from the world to the palm frame."""
+    prefix = joint_prefix(side)
+    wrist = tuple(f"{prefix}{name}" for name in ("WRJ2", "WRJ1"))
+    return Chain(hand_urdf(side), wrist, (f"{prefix}palm",))
+
+
+class MujocoBatch(BatchTwin):
+    """N hands in MuJoCo. See `BatchTwin`.
+
+    Args:
+        hands: how many.
+        threads: threads that share the work; 1 works in the caller's thread.
+        scene, settings: default to config/twin/scene.yaml and mujoco.yaml.
+    """
+
+    name = "mujoco"
+
+    def __init__(
+        self,
+        hands: int,
+        threads: int = 1,
+        scene: SceneSettings | None = None,
+        settings: MujocoSettings | None = None,
+    ) -> None:
+        super().__init__(hands, scene)
+        if threads < 1:
+            raise ValueError(f"a MuJoCo twin needs at least 1 thread, got {threads}")
+        settings = settings or mujoco_settings()
+        self.substeps = settings.substeps
+        self.model = build_model(self.scene, settings)
+        used = min(threads, hands)
+        self._data = [mujoco.MjData(self.model) for _ in range(used)]
+        self._pool = rollout.Rollout(nthread=used if used > 1 else 0)
+        self.state_size = mujoco.mj_stateSize(self.model, PHYSICS)
+        self.physics = np.zeros((hands, self.state_size))
+        self.reset(np.zeros(hands, dtype=int))
+
+    def reset(self, seeds: ArrayLike, hands: ArrayLike | None = None) -> State:
+        chosen = self.select(seeds, hands)
+        starts = np.stack([self._start(int(seed)) for seed in np.atleast_1d(seeds)])
+        ticks = round(self.scene.reset.settle_s / self.tick_s)
+        if ticks:
+            ctrl = np.repeat(starts[:, None, 1 : 1 + JOINTS], ticks, axis=1)
+            starts = self.advance(starts, ctrl)[:, -1]
+            starts[:, 0] = 0.0
+        self.physics[chosen] = starts
+        return self.state()
+
+    def _start(self, seed: int) -> Array:
+        q, balls = start_state(self.scene, seed)
+        data = self._data[0]
+        mujoco.mj_resetData(self.model, data)
+        data.qpos[:JOINTS] = q
+        for index in range(2):
+            data.qpos[JOINTS + 7 * index :][:3] = balls[index]
+        physics = np.empty(self.state_size)
+        mujoco.mj_getState(self.model, data, physics, PHYSICS)
+        return physics
+
+    def step(self, ctrl: ArrayLike) -> State:
+        targets = self.check_ctrl(ctrl)
+        states = self.advance(self.physics, targets)
+        self.physics = states[:, -1].copy()
+        return self.decode(states)
+
+    def advance(self, physics: Array, ctrl: Array) -> Array:
+        """Roll physical states [M, S] forward under targets [M, T, 24]; returns [M, T, S].
+
+        The twin's own state stays as it is: planners roll samples out with this.
+        """
+        if self.substeps > 1:
+            ctrl = np.repeat(ctrl, self.substeps, axis=1)
+        states, _ = self._pool.rollout(self.model, self._data, physics, ctrl)
+        return states[:, self.substeps - 1 :: self.substeps]
+
+    def state(self) -> State:
+        return self.decode(self.physics)
+
+    def decode(self, physics: Array) -> State:
+        """Read physical states [..., S]."""
+        qpos = physics[..., 1 : 1 + self.model.nq]
+        qvel = physics[..., 1 + self.model.nq :][..., : self.model.nv]
+        lead = physics.shape[:-1]
+        ball_pose = qpos[..., JOINTS:].reshape(*lead, 2, 7)
+        ball_twist = qvel[..., JOINTS:].reshape(*lead, 2, 6)
+        q = qpos[..., :JOINTS]
+        position, rotation = palm_chain(self.scene.side).poses(q[..., :2])
+        return State(
+            time=physics[..., 0],
+            q=q,
+            qd=qvel[..., :JOINTS],
+            ball_position=ball_pose[..., :3],
+            ball_quaternion=ball_pose[..., 3:],
+            ball_velocity=ball_twist[..., :3],
+            palm_position=position[..., 0, :],
+            palm_quaternion=quaternion_from_matrix(rotation[..., 0, :, :]),
+        )
+
+    def get_state(self) -> list[bytes]:
+        return [_TAG + row.tobytes() for row in self.physics]
+
+    def set_state(self, states: list[bytes], hands: ArrayLike | None = None) -> State:
+        chosen = self.select(None, hands)
+        if len(states) != len(chosen):
+            raise ValueError(
+                f"mujoco twin: {len(chosen)} hands need as many states, got {len(states)}"
+            )
+        expected = len(_TAG) + 8 * self.state_size
+        for state in states:
+            if len(state) != expected or not state.startswith(_TAG):
+                raise ValueError(
+                    f"mujoco twin: a state of {len(state)} bytes starting {state[:20]!r}, expected "
+                    f"{expected} bytes starting {_TAG!r}"
+                )
+        self.physics[chosen] = [np.frombuffer(state[len(_TAG) :]) for state in states]
+        return self.state()
+
+    def close(self) -> None:
+        self._pool.close()
