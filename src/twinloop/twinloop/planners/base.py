@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from twinloop.models.base import DynamicsModel
+from twinloop.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Planner(Protocol):
     """Chooses the next action by looking ahead with a model. Warm-started and seeded."""
 
     model: DynamicsModel
+    task: Task
+
+    @property
+    def horizon(self) -> int:
+        """Steps looked ahead, H."""
+        ...
 
     def reset(self, seed: int) -> None:
         """Forget the last plan and start the random numbers from `seed`."""

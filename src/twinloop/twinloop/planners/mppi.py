@@ -23,6 +23,7 @@ from torch import Tensor
 from twinloop.models.base import DynamicsModel
 from twinloop.paths import share
 from twinloop.planners.base import PlanStats
+from twinloop.robots.hand24 import HAND24
 from twinloop.tasks.base import Task
 
 
@@ -94,6 +95,10 @@ class MPPI:
         sigma[0] = 0.0  # the last plan itself is always among the candidates
         self._sigma = sigma
         self.reset(seed)
+
+    @property
+    def horizon(self) -> int:
+        return self.config.horizon
 
     def reset(self, seed: int) -> None:
         """Forget the last plan; the next call plans one robot."""
@@ -173,14 +178,23 @@ class MPPI:
 
     def _returns(self, observation: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
         """Roll out through every member: [B, O], [B, N, H, A], [B, H, T] -> [E, B, N]."""
-        batch, samples, horizon, _ = candidates.shape
+        batch, samples = candidates.shape[:2]
         state = observation[:, None].expand(-1, samples, -1).reshape(1, batch * samples, -1)
         state = state.expand(self.model.members, -1, -1)
-        actions = candidates.flatten(0, 1)
-        cost: Tensor | float = 0.0
-        for h in range(horizon):
-            state = self.model.predict(state, actions[:, h])
-            rows = state.unflatten(1, (batch, samples))
-            cost = cost + self.task.cost(rows, candidates[:, :, h], target[:, None, h])
-        assert isinstance(cost, Tensor)
-        return -cost
+        actions = candidates.flatten(0, 1).transpose(0, 1)  # [H, B * N, A]
+        states = self.model.rollout(state, actions).unflatten(2, (batch, samples))
+        cost = self.task.cost(
+            states,
+            actions.unflatten(1, (batch, samples))[:, None],
+            target.transpose(0, 1)[:, None, :, None],
+        )
+        return -cost.sum(0)
+
+
+def make(model: DynamicsModel, task: Task, seed: int) -> MPPI:
+    """Make the planner with the settings of `config/planner/mppi.yaml`, about the cup pose."""
+    lower, upper, center = (
+        torch.as_tensor(array, dtype=torch.float32)
+        for array in (HAND24.lower, HAND24.upper, HAND24.poses["cup"])
+    )
+    return MPPI(model, task, ActionSpace(lower, upper, center), load_config(), seed)

@@ -166,6 +166,10 @@ class Baoding:
         end = int(np.argmax(failed)) + 1 if failed.any() else len(observations)
         return float(self.rotation_deg(observations[:end])[-1])
 
+    def tracker(self) -> RotationTracker:
+        """Return a fresh measure of a running episode's rotation."""
+        return RotationTracker(self)
+
     def succeeded(self, episode: Episode) -> bool:
         """Return whether the episode kept both balls and turned them by `goal_deg`."""
         if bool(self.failed(torch.as_tensor(episode.observations)).any()):
@@ -196,3 +200,8 @@ class RotationTracker:
             self.rotation_deg += math.degrees(change) * DIRECTIONS[self._task.direction]
         self._last = now
         return self.rotation_deg
+
+
+def make(direction: str) -> Baoding:
+    """Make the task in one direction, `ccw` or `cw`."""
+    return Baoding(direction)

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
     from twinloop.contract import Contract
     from twinloop.learning.episode import Episode
+
+
+class Progress(Protocol):
+    """How far a running episode has come, one observation at a time."""
+
+    def update(self, observation: NDArray[np.floating]) -> float:
+        """Take the next observation [O]; return the progress so far, in the task's own unit."""
+        ...
 
 
 class Task(Protocol):
@@ -36,6 +46,10 @@ class Task(Protocol):
 
     def failed(self, observation: Tensor) -> Tensor:
         """Return whether the episode ends here as a failure: [..., O] -> bool [...]."""
+        ...
+
+    def tracker(self) -> Progress:
+        """Return a fresh measure of a running episode's progress."""
         ...
 
     def succeeded(self, episode: Episode) -> bool:

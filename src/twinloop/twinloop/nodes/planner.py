@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planner node: observations in, one command every control step out."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rclpy.duration import Duration
+from rclpy.time import Time
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from twinloop import contract as contracts
+from twinloop import planners, tasks
+from twinloop.contract import MalformedMessage, stamp_of
+from twinloop.learning.swap import ModelSlot
+from twinloop.nodes import qos
+from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
+from twinloop.nodes.messages import message_class
+from twinloop.nodes.parameters import ParameterSpec
+from twinloop.paths import share
+from twinloop.planners.control import ControlLoop, Step
+from twinloop.planners.schedule import Lateness
+from twinloop_interfaces.msg import ModelAnnouncement, PlanStats
+from twinloop_interfaces.srv import StartPlanning
+
+SHIPPED = "shipped"
+
+
+class PlannerNode(Node):
+    """Wires a ControlLoop to its topics; swaps models between two steps."""
+
+    parameters = (
+        ParameterSpec("task", "baoding", "Task, and contract, that is planned for"),
+        ParameterSpec("planner", "mppi", "Planner, one of those in twinloop.planners"),
+        ParameterSpec("model", SHIPPED, "Folder of the model, or 'shipped'"),
+        ParameterSpec("registry", "", "Registry whose current model is used, if it has one"),
+        ParameterSpec("seed", 0, "Seed of the planner's noise", 0, 2**31 - 1),
+        ParameterSpec(
+            "rtf", 1.0, "Pace of the stamps, for measuring lateness; 0: not measured", 0.0, 1000.0
+        ),
+        ParameterSpec("threads", 1, "Threads of the matrix products", 1, 64),
+        ParameterSpec("nice", -10, "Niceness asked for; needs the privilege below 0", -20, 19),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("planner")
+        self._loop: ControlLoop | None = None
+        self._slot: ModelSlot | None = None
+        self._version = ""
+        self._episode_id = ""
+        self._malformed = 0
+        self._last_complaint = ""
+
+    def configure(self) -> None:
+        torch.set_num_threads(self.param("threads"))
+        with contextlib.suppress(PermissionError):
+            # Without the privilege the planner runs at the usual priority.
+            os.nice(self.param("nice") - os.nice(0))
+        name = self.param("task")
+        contract = contracts.load(name)
+        self._slot = ModelSlot(contract)
+        path = self._model_path()
+        model, self._version = self._slot.load(path)
+        task = tasks.make(name, "ccw")
+        planner = planners.make(self.param("planner"), model, task, self.param("seed"))
+        self._loop = ControlLoop(contract, planner)
+        self._warm_up()
+        pace = self.param("rtf")
+        self._lateness = Lateness(pace) if pace > 0 else None
+        self._command = self.create_publisher(JointTrajectory, contract.action.topic, qos.COMMAND)
+        self._stats = self.create_publisher(PlanStats, "plan_stats", qos.EVENT)
+        for topic, type_name in self._loop.topics.items():
+            profile = qos.EVENT if topic == contract.action.applied_topic else qos.SENSOR
+            callback = self.guarded(partial(self._on_sample, topic))
+            self.create_subscription(message_class(type_name), topic, callback, profile)
+        self.create_subscription(ModelAnnouncement, "model", self._on_model, qos.latched(10))
+        self.create_service(StartPlanning, "start_planning", self._on_start)
+        self.create_service(Trigger, "stop_planning", self._on_stop)
+        self.get_logger().info(f"plans {name} with model {self._version} from {path}")
+
+    def deactivate(self) -> None:
+        if self._loop is not None and self._loop.is_running:
+            self._stop("planner deactivated")
+
+    def close(self) -> None:
+        if self._slot is not None:
+            self._slot.close()
+
+    def health(self) -> Health:
+        if self._loop is None:
+            return Health(WARN, "not configured")
+        values = {
+            "model": self._version,
+            "planning": str(self._loop.is_running).lower(),
+            "skipped_steps": str(self._loop.skipped_steps),
+            "malformed_samples": str(self._malformed),
+        }
+        if self._last_complaint:
+            return Health(ERROR, self._last_complaint, values)
+        return Health(OK, "planning" if self._loop.is_running else "idle", values)
+
+    def _model_path(self) -> Path:
+        if self.param("model") != SHIPPED:
+            return Path(self.param("model"))
+        if self.param("registry"):
+            from twinloop.learning.registry import Registry
+
+            registry = Registry(Path(self.param("registry")), contracts.load(self.param("task")))
+            current = registry.current()
+            if current is not None:
+                return registry.path(current)
+        return shipped_model(self.param("task"))
+
+    def _warm_up(self) -> None:
+        """Plan a few times into the void, so that the first real step is as quick as the rest."""
+        assert self._loop is not None
+        planner = self._loop.planner
+        observation = torch.zeros(self._loop.contract.observation_size)
+        for _ in range(3):
+            planner.plan(observation, planner.task.targets(observation, planner.horizon))
+
+    def _on_start(
+        self, request: StartPlanning.Request, response: StartPlanning.Response
+    ) -> StartPlanning.Response:
+        assert self._loop is not None
+        if not self.is_active:
+            response.message = "the planner is not active"
+        elif self._loop.is_running:
+            response.message = f"episode {self._episode_id} is still being planned"
+        elif request.task != self.param("task"):
+            response.message = f"task is {request.task!r}, expected {self.param('task')!r}"
+        else:
+            try:
+                task = tasks.make(request.task, request.direction)
+            except ValueError as error:
+                response.message = str(error)
+                return response
+            # What is alive now stays out of later collections, which would delay a step.
+            gc.collect()
+            gc.freeze()
+            self._episode_id, self._last_complaint = request.episode_id, ""
+            self._loop.start(task, request.seed, request.steps)
+            response.success = True
+        return response
+
+    def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        assert self._loop is not None
+        response.success = self._loop.is_running
+        response.message = "stopped" if response.success else "was not planning"
+        if response.success:
+            self._stop("stopped on request")
+        return response
+
+    def _stop(self, reason: str) -> None:
+        assert self._loop is not None
+        self._loop.stop()
+        stats = PlanStats(
+            episode_id=self._episode_id, model_version=self._version, stop_reason=reason
+        )
+        stats.header.stamp = self.get_clock().now().to_msg()
+        self._stats.publish(stats)
+
+    def _on_model(self, announcement: ModelAnnouncement) -> None:
+        assert self._slot is not None
+        if announcement.status == ModelAnnouncement.PROMOTED:
+            self._slot.offer(Path(announcement.path), announcement.version)
+
+    def _on_sample(self, topic: str, message: Any) -> None:
+        arrived_s = time.monotonic()
+        loop = self._loop
+        assert loop is not None
+        try:
+            loop.feed(topic, message)
+        except MalformedMessage as error:
+            self._malformed += 1
+            self._last_complaint = str(error)
+            return
+        if topic != loop.contract.trigger or not self.is_active:
+            return
+        stamp_ns = stamp_of(message)
+        if self._lateness is not None:
+            self._lateness.observe(stamp_ns, arrived_s)
+        if not loop.is_running:
+            return
+        self._swap_model()
+        started_s = time.monotonic()
+        step = loop.trigger(stamp_ns)
+        if step is not None:
+            self._publish(step, started_s)
+
+    def _swap_model(self) -> None:
+        assert self._slot is not None
+        assert self._loop is not None
+        taken = self._slot.take()
+        if taken is not None:
+            model, self._version = taken
+            self._loop.use_model(model)
+            self.get_logger().info(f"plans with model {self._version} from now on")
+        refusal = self._slot.refusal()
+        if refusal is not None:
+            self.get_logger().warning(f"model refused, {self._version} stays: {refusal}")
+
+    def _publish(self, step: Step, started_s: float) -> None:
+        assert self._loop is not None
+        stamp = Time(nanoseconds=step.due_ns).to_msg()
+        contract = self._loop.contract
+        if step.action is not None:
+            command = JointTrajectory(joint_names=list(contract.action.elements))
+            command.header.stamp = stamp
+            command.header.frame_id = self.get_fully_qualified_name()
+            point = JointTrajectoryPoint(positions=step.action)
+            point.time_from_start = Duration(seconds=contract.period_s).to_msg()
+            command.points = [point]
+            self._command.publish(command)
+        message = PlanStats(
+            episode_id=self._episode_id,
+            step=step.index,
+            model_version=self._version,
+            stop_reason=step.stop_reason,
+        )
+        message.header.stamp = stamp
+        if self._lateness is not None:
+            message.lateness_ms = 1e3 * self._lateness.of(step.due_ns, started_s)
+        if step.observation is not None:
+            message.observation = step.observation.vector
+            message.channels = list(step.observation.sample_stamps_ns)
+            message.channel_stamps = [
+                Time(nanoseconds=ns).to_msg() for ns in step.observation.sample_stamps_ns.values()
+            ]
+        if step.stats is not None and step.action is not None:
+            message.action = step.action
+            message.plan_ms = step.stats.plan_ms
+            message.best_return = step.stats.best_return
+            message.mean_return = step.stats.mean_return
+            message.disagreement = step.stats.disagreement
+            message.samples = step.stats.samples
+            message.horizon = step.stats.horizon
+            message.nan_rollouts = step.stats.nan_rollouts
+        self._stats.publish(message)
+        if step.stop_reason:
+            self.get_logger().info(f"episode {self._episode_id} ends: {step.stop_reason}")
+
+
+def shipped_model(task: str) -> Path:
+    """Return the folder of the model that ships with a task.
+
+    Raises:
+        FileNotFoundError: none ships.
+    """
+    version = share("models", task, "current").read_text().strip()
+    return share("models", task, version)
+
+
+def main() -> None:
+    run(PlannerNode)

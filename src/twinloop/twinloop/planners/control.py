@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control loop of one robot: samples in, one command a step out. No ROS in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from twinloop.contract import Assembler, Contract, Observation, ObservationUnavailable
+from twinloop.models.base import DynamicsModel
+from twinloop.planners.base import Planner, PlanStats
+from twinloop.planners.schedule import StepSchedule
+from twinloop.tasks.base import Task
+
+COMPLETE = "complete"
+DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loop did at one due time.
+
+    A step with a `stop_reason` is the last one and commands nothing; its observation, where there
+    is one, closes the episode.
+    """
+
+    due_ns: int
+    index: int
+    observation: Observation | None = None
+    action: NDArray[np.float64] | None = None
+    stats: PlanStats | None = None
+    stop_reason: str = ""
+
+
+class ControlLoop:
+    """Runs a planner on a contract's samples.
+
+    Call `feed` for every message and then `trigger` with the stamp of each sample of the
+    contract's trigger topic.
+    """
+
+    def __init__(self, contract: Contract, planner: Planner) -> None:
+        self.contract = contract
+        self.planner = planner
+        self._assembler = Assembler(contract)
+        self._schedule = StepSchedule(round(contract.period_s * 1e9))
+        self._task: Task | None = None
+        self._steps = 0
+        self._index = 0
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None
+
+    @property
+    def topics(self) -> dict[str, str]:
+        return self._assembler.topics
+
+    @property
+    def skipped_steps(self) -> int:
+        return self._schedule.skipped
+
+    def start(self, task: Task, seed: int, steps: int) -> None:
+        """Plan from the next sample on, for `steps` steps (0: until stopped)."""
+        self.planner.task = task
+        self.planner.reset(seed)
+        self._schedule.start()
+        self._task, self._steps, self._index = task, steps, 0
+
+    def stop(self) -> None:
+        """Plan no more."""
+        self._task = None
+
+    def use_model(self, model: DynamicsModel) -> None:
+        """Plan with another model from the next step on."""
+        self.planner.model = model
+
+    def feed(self, topic: str, message: Any) -> None:
+        """Take a sample; raises MalformedMessage and takes nothing if it is not as agreed."""
+        self._assembler.feed(topic, message)
+
+    def trigger(self, stamp_ns: int) -> Step | None:
+        """Do the step that is due at this stamp, if one is."""
+        if self._task is None:
+            return None
+        due = self._schedule.due(stamp_ns)
+        if due is None:
+            return None
+        index, self._index = self._index, self._index + 1
+        step = self._do(self._task, due, index)
+        if step.stop_reason:
+            self._task = None
+        return step
+
+    def _do(self, task: Task, due: int, index: int) -> Step:
+        try:
+            observation = self._assembler.assemble(due)
+        except ObservationUnavailable as unavailable:
+            return Step(due, index, stop_reason=str(unavailable))
+        vector = torch.from_numpy(observation.vector)
+        if bool(task.failed(vector)):
+            return Step(due, index, observation, stop_reason=DROPPED)
+        if self._steps and index >= self._steps:
+            return Step(due, index, observation, stop_reason=COMPLETE)
+        horizon = self.planner.horizon
+        action, stats = self.planner.plan(vector, task.targets(vector, horizon))
+        return Step(due, index, observation, action.double().numpy(), stats)
