@@ -44,6 +44,13 @@ class LinearModel:
             following[1, row] = value
         return following
 
+    def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
+        states = []
+        for action in actions:
+            observation = self.predict(observation, action)
+            states.append(observation)
+        return torch.stack(states)
+
 
 class Regulate:
     name = "regulate"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,13 +139,31 @@ def complete_bags(record_dir: Path | str) -> list[Path]:
 
 
 def unfinished_bags(record_dir: Path | str) -> list[Path]:
-    """Return the bags directly in a folder whose writer did not end well, oldest name first."""
+    """Return the bags directly in a folder whose writer did not end well, oldest name first.
+
+    A bag that is still being written is not among them.
+    """
     folder = Path(record_dir)
     return [
         path
         for path in _bag_like(folder)
-        if not (path / METADATA_FILE).exists() and any(path.glob("*.mcap"))
+        if not (path / METADATA_FILE).exists()
+        and any(path.glob("*.mcap"))
+        and not is_being_written(path)
     ]
+
+
+def is_being_written(folder: Path) -> bool:
+    """Tell whether a living process writes this bag."""
+    for path in folder.glob("*.mcap"):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:  # a file system without locks
+                continue
+    return False
 
 
 def _bag_like(folder: Path) -> list[Path]:

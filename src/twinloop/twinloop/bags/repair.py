@@ -25,6 +25,7 @@ from twinloop.bags.read import (
     REPAIRING_SUFFIX,
     Topics,
     bag_folder,
+    is_being_written,
     mcap_files,
     unfinished_bags,
 )
@@ -133,6 +134,8 @@ def repair(
             where it was.
     """
     folder = bag_folder(path)
+    if is_being_written(folder):
+        raise BagError(folder, "is being written, expected a bag whose writer has ended")
     target = Path(output) if output is not None else folder
     if output is not None and target.exists():
         raise BagError(target, "exists already, expected a new folder for the repaired bag")

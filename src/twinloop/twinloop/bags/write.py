@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
@@ -221,12 +223,9 @@ class EpisodeWriter:
 
     def abort(self) -> None:
         """Leave the bag incomplete; the open chunk is still written where the disk allows it."""
-        try:
+        with contextlib.suppress(BagWriteError):
             self.flush()
-        except BagWriteError:
-            pass
-        finally:
-            self._file.close()
+        self._file.close()
 
     def information(self) -> BagInformation:
         """Return what `metadata.yaml` would say now."""
@@ -281,6 +280,10 @@ class _UnbufferedFile:
         except OSError as error:
             raise BagWriteError(path, f"cannot be made: {error.strerror or error}") from error
         self.closed = False
+        # Held as long as the process lives: it tells an unfinished bag from an abandoned one.
+        # Where the file system knows no locks, nothing is lost but that.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes | memoryview) -> int:
         if self._failed is not None:

@@ -30,6 +30,10 @@ class DynamicsModel(Protocol):
         """Return the next observations: [E, N, O], [E, N, A] (or [N, A]) -> [E, N, O]."""
         ...
 
+    def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """Predict H steps open loop: [E, N, O], [H, N, A] -> [H, E, N, O]."""
+        ...
+
     def config_json(self) -> dict[str, Any]:
         """Return the architecture as JSON-able values, with its `kind`."""
         ...

@@ -110,6 +110,14 @@ class Ensemble(nn.Module):
             following[..., slice(*self.config.known)] = action
         return following
 
+    def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """Predict H steps open loop, members apart: [E, N, O], [H, N, A] -> [H, E, N, O]."""
+        states = []
+        for action in actions:
+            observation = self.predict(observation, action)
+            states.append(observation)
+        return torch.stack(states)
+
     def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return normalised differences: [E, N, O], [E, N, A] -> [E, N, O]."""
         x = torch.cat(
