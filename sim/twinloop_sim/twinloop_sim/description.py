@@ -6,7 +6,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import xacro
-
 from twinloop.paths import share
 
 SIDES = {"right": "rh_", "left": "lh_"}

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 from numpy.typing import ArrayLike
-
 from twinloop.robots.hand24 import HAND24
+
 from twinloop_sim.description import hand_urdf, joint_prefix
 from twinloop_sim.kinematics import Chain
 from twinloop_sim.rotations import quaternion_from_matrix
@@ -125,6 +125,7 @@ class MujocoBatch(BatchTwin):
     def reset(self, seeds: ArrayLike, hands: ArrayLike | None = None) -> State:
         chosen = self.select(seeds, hands)
         starts = np.stack([self._start(int(seed)) for seed in np.atleast_1d(seeds)])
+        self.rest[chosen] = starts[:, 1 : 1 + JOINTS]
         ticks = round(self.scene.reset.settle_s / self.tick_s)
         if ticks:
             ctrl = np.repeat(starts[:, None, 1 : 1 + JOINTS], ticks, axis=1)

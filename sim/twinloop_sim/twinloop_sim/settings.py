@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
 from twinloop.paths import share
 
 Positive = Annotated[float, Field(gt=0.0)]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
 from twinloop.robots.hand24 import HAND24
+
 from twinloop_sim.settings import SceneSettings, scene_settings
 
 Array = NDArray[np.float64]
@@ -66,6 +66,8 @@ class BatchTwin(ABC):
         self.hands = hands
         self.scene = scene or scene_settings()
         self.tick_s = self.scene.tick_s
+        # Joint targets [N, 24], rad, with which the hands stand still after their reset.
+        self.rest = np.tile(HAND24.poses["cup"], (hands, 1))
 
     @abstractmethod
     def reset(self, seeds: ArrayLike, hands: ArrayLike | None = None) -> State:
