@@ -302,6 +302,9 @@ def _check_contract(
     if about is None:
         findings.append(Finding("warning", "contract", "the bag does not name an episode"))
         return set()
+    if not about.contract:
+        findings.append(Finding("warning", "contract", "the bag does not name a contract"))
+        return set()
     try:
         own = Contract.model_validate(about.contract)
     except ValidationError as error:

@@ -16,7 +16,8 @@ from twinloop.bags.errors import BagError, BagWriteError
 METADATA_FILE = "metadata.yaml"
 FORMAT_VERSION = 9  # of rosbag2 in ROS 2 Jazzy
 CUSTOM_KEY = "twinloop"
-_MAX_FILE_BYTES = 16 * 2**20
+_MAX_FILE_BYTES = 4 * 2**20
+_MAX_DEPTH = 32
 _MAX_TIME_NS = 2**63 - 1
 
 
@@ -201,10 +202,20 @@ def read_metadata(folder: Path) -> BagInformation:
 
 
 def _load_plain(text: str) -> Any:
-    """Parse YAML without aliases, with which a small file can ask for a huge amount of memory."""
+    """Parse YAML as rosbag2 writes it.
+
+    Aliases and deep nesting are refused: with them a small file can ask for a huge amount of
+    memory or time.
+    """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-        raise yaml.YAMLError("it holds an alias, expected plain values")
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias, expected plain values")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested deeper than {_MAX_DEPTH} levels")
     return yaml.load(text, Loader=loader)
 
 

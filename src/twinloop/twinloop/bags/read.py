@@ -17,7 +17,6 @@ from twinloop.bags.records import (
     Malformed,
     McapFile,
     MessageRecord,
-    Record,
     SchemaRecord,
 )
 from twinloop.bags.types import deserialize
@@ -101,7 +100,9 @@ def read_messages(path: Path | str, topics: Collection[str] | None = None) -> It
         BagError: the bag is incomplete or damaged; `repair` mends both.
     """
     folder = bag_folder(path)
-    for name in read_metadata(folder).files:
+    information = read_metadata(folder)
+    count = 0
+    for name in information.files:
         seen = Topics()
         with McapFile(folder / name) as file:
             for record in file.records():
@@ -111,21 +112,27 @@ def read_messages(path: Path | str, topics: Collection[str] | None = None) -> It
                         f"is damaged at byte {record.offset}: {record.reason}; "
                         "'twinloop bag repair' keeps what is left",
                     )
-                try:
-                    yield from _messages(record, seen, topics)
-                except Malformed as error:
-                    raise BagError(file.path, str(error)) from error
+                inner = record.contents if isinstance(record, ChunkRecord) else [record]
+                for item in inner:
+                    if isinstance(item, SchemaRecord | ChannelRecord):
+                        seen.add(item)
+                    elif isinstance(item, MessageRecord):
+                        count += 1
+                        message = _named(item, seen, file.path)
+                        if topics is None or message.topic in topics:
+                            yield message
+    if count != information.message_count:
+        raise BagError(
+            folder,
+            f"holds {count} messages, expected {information.message_count} as its metadata says",
+        )
 
 
-def _messages(record: Record, seen: Topics, topics: Collection[str] | None) -> Iterator[BagMessage]:
-    inner = record.contents if isinstance(record, ChunkRecord) else [record]
-    for item in inner:
-        if isinstance(item, MessageRecord):
-            message = seen.message(item)
-            if topics is None or message.topic in topics:
-                yield message
-        elif isinstance(item, SchemaRecord | ChannelRecord):
-            seen.add(item)
+def _named(record: MessageRecord, seen: Topics, path: Path) -> BagMessage:
+    try:
+        return seen.message(record)
+    except Malformed as error:
+        raise BagError(path, str(error)) from error
 
 
 def complete_bags(record_dir: Path | str) -> list[Path]:

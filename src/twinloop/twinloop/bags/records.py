@@ -24,7 +24,7 @@ from twinloop.bags.errors import BagError
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(1, 9)
-ATTACHMENT, STATISTICS, METADATA, DATA_END = 0x09, 0x0B, 0x0C, 0x0F
+ATTACHMENT, STATISTICS, METADATA, SUMMARY_OFFSET, DATA_END = 0x09, 0x0B, 0x0C, 0x0E, 0x0F
 _LAST_OPCODE = 0x0F
 _PREFIX_BYTES = 9  # opcode and length
 _MAX_RECORD_BYTES = 64 * 2**20  # also of a decompressed chunk
@@ -198,7 +198,7 @@ class McapFile:
             reason = ""
         else:
             reason = "the file does not begin like an MCAP file"
-        ended = False
+        ended = is_chunked = False
         while offset < self.size or reason:
             if not reason and ended and self.size - offset == len(MAGIC):
                 if self.read(offset, len(MAGIC)) == MAGIC:
@@ -207,13 +207,15 @@ class McapFile:
             if not reason:
                 try:
                     record, length = self._record(offset)
+                    if is_chunked and isinstance(record, MessageRecord):
+                        raise Malformed("a message outside of chunks in a file that has chunks")
                 except Malformed as error:
                     reason = str(error)
                 else:
                     yield record
                     offset += length
                     if isinstance(record, ChunkRecord):
-                        verified = offset
+                        verified, is_chunked = offset, True
                     ended = isinstance(record, OtherRecord) and record.opcode == FOOTER
                     continue
             found = self._next_chunk(verified)
@@ -244,6 +246,7 @@ class McapFile:
             return parse_chunk(body, offset), length
         if opcode in _PARSERS:
             return _PARSERS[opcode](body), length
+        _require_shape(opcode, body)
         return OtherRecord(opcode, offset, body), length
 
     def _next_chunk(self, start: int) -> int | None:
@@ -270,7 +273,10 @@ class McapFile:
             head = Fields(self.read(offset + _PREFIX_BYTES, min(size, 64)))
             _, _, unpacked_size, _ = head.unpack(_CHUNK_FIXED)
             compression = head.text()
-            if compression not in _COMPRESSIONS or head.u64() != size - head.position:
+            data_size = head.u64()
+            if data_size != size - head.position or unpacked_size > _MAX_RECORD_BYTES:
+                return False
+            if compression not in _COMPRESSIONS:
                 return False
             self._search_budget -= size + unpacked_size
             parse_chunk(self.read(offset + _PREFIX_BYTES, size), offset)
@@ -337,6 +343,17 @@ def _contents(data: bytes) -> list[SchemaRecord | ChannelRecord | MessageRecord]
     return contents
 
 
+def _require_shape(opcode: int, body: bytes) -> None:
+    """Refuse records without a parser that are not what their opcode, maybe a flipped bit, says."""
+    if len(body) != _EXACT_BYTES.get(opcode, len(body)):
+        raise Malformed(f"a record of {len(body)} bytes with opcode {opcode:#04x}")
+    if opcode == MESSAGE_INDEX:
+        fields = Fields(body)
+        fields.u16()
+        if fields.u32() != len(body) - 6 or len(body) % 16 != 6:
+            raise Malformed(f"a message index of {len(body)} bytes")
+
+
 def _parse_message(body: bytes) -> MessageRecord:
     if len(body) < _MESSAGE_FIXED.size:
         raise Malformed(f"a message record of {len(body)} bytes")
@@ -361,6 +378,7 @@ def _parse_metadata(body: bytes) -> MetadataRecord:
     return MetadataRecord(fields.text(), fields.text_map())
 
 
+_EXACT_BYTES = {FOOTER: 20, SUMMARY_OFFSET: 17, DATA_END: 4}
 _COMPRESSIONS = ("", "lz4", "zstd")
 _PARSERS: dict[int, Callable[[bytes], Record]] = {
     SCHEMA: _parse_schema,
