@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control loop: one step a period, named ends, model swaps between steps."""
+
+from types import SimpleNamespace as Message
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from twinloop.planners.base import PlanStats
+from twinloop.planners.control import COMPLETE, DROPPED, ControlLoop, Step
+
+from twinloop import contract as contracts
+from twinloop import tasks
+
+MS = 1_000_000
+CONTRACT = contracts.load("baoding")
+JOINTS = list(CONTRACT.action.elements)
+PALM = ((0.03, -0.03, 0.07), (-0.03, -0.03, 0.07))  # two balls in the cup, palm frame
+
+
+class FixedPlanner:
+    """Asks for the same pose at every step and remembers what it was shown."""
+
+    horizon = 3
+
+    def __init__(self) -> None:
+        self.model: Any = "first"
+        self.task: Any = None
+        self.seen: list[tuple[Any, torch.Tensor, torch.Size]] = []
+
+    def reset(self, seed: int) -> None:
+        self.seed = seed
+
+    def plan(self, observation: torch.Tensor, target: torch.Tensor) -> tuple[Any, PlanStats]:
+        self.seen.append((self.model, observation, target.shape))
+        return torch.full((24,), 0.25), PlanStats(1.0, -1.0, -2.0, 0.1, 8, 3, 0)
+
+
+def feed(loop: ControlLoop, stamp_ns: int, places: Any = PALM, with_balls: bool = True) -> None:
+    stamp = Message(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    header = Message(stamp=stamp, frame_id="rh_palm")
+    zeros = [0.0] * len(JOINTS)
+    loop.feed("joint_states", Message(header=header, name=JOINTS, position=zeros, velocity=zeros))
+    loop.feed(
+        "applied_command",
+        Message(header=header, joint_names=JOINTS, points=[Message(positions=zeros)]),
+    )
+    if with_balls:
+        still = Message(x=0.0, y=0.0, z=0.0)
+        balls = [
+            Message(id=i, position=Message(x=x, y=y, z=z), velocity=still, stale=False)
+            for i, (x, y, z) in enumerate(places)
+        ]
+        loop.feed("balls", Message(header=header, balls=balls))
+
+
+def running(steps: int = 0) -> tuple[ControlLoop, FixedPlanner]:
+    planner = FixedPlanner()
+    loop = ControlLoop(CONTRACT, planner)
+    loop.start(tasks.make("baoding", "ccw"), seed=7, steps=steps)
+    return loop, planner
+
+
+def drive(loop: ControlLoop, milliseconds: range, **kwargs: Any) -> list[Step]:
+    steps = []
+    for ms in milliseconds:
+        feed(loop, ms * MS, **kwargs)
+        step = loop.trigger(ms * MS)
+        if step is not None:
+            steps.append(step)
+    return steps
+
+
+def test_nothing_is_commanded_before_the_start() -> None:
+    loop = ControlLoop(CONTRACT, FixedPlanner())
+    assert drive(loop, range(0, 300, 10)) == []
+
+
+def test_one_step_a_period_until_the_episode_is_complete() -> None:
+    loop, planner = running(steps=5)
+    steps = drive(loop, range(1_000, 3_000, 10))
+    assert [s.due_ns // MS for s in steps] == [1_000, 1_100, 1_200, 1_300, 1_400, 1_500]
+    assert [s.index for s in steps] == [0, 1, 2, 3, 4, 5]
+    assert [s.stop_reason for s in steps] == ["", "", "", "", "", COMPLETE]
+    assert steps[-1].action is None
+    assert steps[-1].observation is not None
+    assert np.all(steps[0].action == 0.25)
+    assert planner.seed == 7
+    assert [shape for _, _, shape in planner.seen] == [(3, 4)] * 5
+    assert not loop.is_running
+
+
+def test_a_dropped_ball_ends_the_episode_without_a_command() -> None:
+    loop, _ = running()
+    drive(loop, range(1_000, 1_050, 10))
+    fallen = (PALM[0], (0.3, 0.2, 0.0))
+    (step,) = drive(loop, range(1_050, 1_110, 10), places=fallen)
+    assert (step.stop_reason, step.action) == (DROPPED, None)
+    assert step.observation is not None
+    assert not loop.is_running
+
+
+def test_a_channel_that_dries_up_stops_the_planner_by_name() -> None:
+    loop, _ = running()
+    drive(loop, range(1_000, 1_010, 10))
+    steps = drive(loop, range(1_010, 2_000, 10), with_balls=False)
+    assert "channel ball_position is 0.300 s old" in steps[-1].stop_reason
+    assert steps[-1].action is None
+    assert not loop.is_running
+
+
+def test_a_new_model_counts_from_the_next_step_on() -> None:
+    loop, planner = running()
+    drive(loop, range(1_000, 1_150, 10))
+    loop.use_model("second")  # type: ignore[arg-type]
+    drive(loop, range(1_150, 1_250, 10))
+    assert [model for model, _, _ in planner.seen] == ["first", "first", "second"]
+
+
+@pytest.mark.parametrize("direction", ["", "up", "CCW"])
+def test_an_unknown_direction_is_refused(direction: str) -> None:
+    with pytest.raises(ValueError, match="direction"):
+        tasks.make("baoding", direction)
+
+
+def test_an_unknown_task_is_refused() -> None:
+    with pytest.raises(ValueError, match="no task 'juggling'.*baoding"):
+        tasks.make("juggling", "ccw")
