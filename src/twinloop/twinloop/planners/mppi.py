@@ -88,7 +88,7 @@ class MPPI:
         self.config = config
         self._space = space
         self._scale = 0.5 * config.range_share * (space.upper - space.lower)
-        self._step = config.joint_speed * config.step_s
+        self.largest_change = config.joint_speed * config.step_s  # rad in a step
         fine = round(config.fine_share * config.samples)
         sigma = torch.full((config.samples, 1, 1), config.sigma)
         sigma[config.samples - fine :] *= config.fine_scale
@@ -107,7 +107,14 @@ class MPPI:
     def reset_batch(self, seeds: list[int]) -> None:
         """Forget the last plans; the next call plans one robot for each seed."""
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._mean: Tensor | None = None  # [B, H, A] rad
+        self._is_fresh = torch.ones(len(seeds), dtype=torch.bool)
+        shape = (len(seeds), self.config.horizon, self.task.action_size)
+        self._mean = torch.zeros(shape)  # [B, H, A] rad
+
+    def reset_row(self, row: int, seed: int) -> None:
+        """Forget the last plan of one robot in a batch, which starts anew from `seed`."""
+        self._generators[row] = torch.Generator().manual_seed(seed)
+        self._is_fresh[row] = True
 
     def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
         """Return the next joint targets [rad]: [O], [H, T] -> [A]."""
@@ -139,6 +146,7 @@ class MPPI:
         mean = torch.einsum("bn,bnha->bha", weight, candidates)
         mean = torch.where(usable[:, :, None], mean, previous[:, None])
         self._mean = torch.cat([mean[:, 1:], mean[:, -1:]], dim=1)
+        self._is_fresh[:] = False
         elapsed_ms = 1e3 * (time.perf_counter() - started)
         spread = returns.std(0, correction=0)
         stats = [
@@ -161,9 +169,7 @@ class MPPI:
         shape = (c.samples, c.horizon, previous.shape[-1])
         noise = torch.stack([torch.randn(shape, generator=g) for g in self._generators])
         noise = noise * (self._sigma * self._scale)
-        mean = self._mean
-        if mean is None:
-            mean = previous[:, None].expand(-1, c.horizon, -1)
+        mean = torch.where(self._is_fresh[:, None, None], previous[:, None], self._mean)
         wish = mean[:, None] + noise
         command = smooth = previous[:, None]
         steps = []
@@ -172,7 +178,7 @@ class MPPI:
             smoothed = torch.lerp(smooth.expand(-1, c.samples, -1), wish[:, :, h], c.beta)
             smooth = torch.where(self._sigma[:, 0] == 0, wish[:, :, h], smoothed)
             goal = smooth.clamp(space.lower, space.upper)
-            command = command + (goal - command).clamp(-self._step, self._step)
+            command = command + (goal - command).clamp(-self.largest_change, self.largest_change)
             steps.append(command)
         return torch.stack(steps, dim=2)
 

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes in process: N hands of a cell side by side, each started anew when its episode ends.
+
+What acts sees the sensors' observations and nothing else, unless it is an oracle made for
+demonstrations. An episode ends after `steps`, at a drop, or where the balls were lost from view for
+longer than the contract allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from twinloop.learning.episode import Episode
+from twinloop.planners.base import PlanStats
+from twinloop.planners.mppi import MPPI
+from twinloop.tasks.baoding import Baoding
+
+Array = NDArray[np.floating]
+
+
+class Hands(Protocol):
+    """What a rollout needs of `twinloop_sim.cell.Cell`."""
+
+    hands: int
+    command: NDArray[np.float64]
+
+    def reset(self, seeds: Any, start: Any = "cup", hands: Any = None) -> NDArray[np.float32]: ...
+
+    def step(self, action: Any) -> NDArray[np.float32]: ...
+
+    @property
+    def is_observable(self) -> NDArray[np.bool_]: ...
+
+
+class Actor(Protocol):
+    """Chooses actions for N hands."""
+
+    def start(self, hand: int, seed: int) -> None:
+        """Begin an episode of one hand."""
+        ...
+
+    def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        """Return actions: [N, O] -> [N, A], and what planning them took."""
+        ...
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """An episode and what is known about it beside the data that is learned from."""
+
+    episode: Episode
+    stop_reason: str  # completed | dropped | balls_lost
+    rotation_deg: float
+    total_return: float  # minus the summed cost
+    plan_ms: list[float] = field(default_factory=list)  # of each step
+    disagreement: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Running:
+    seed: int
+    observations: list[Array]
+    actions: list[Array] = field(default_factory=list)
+    plan_ms: list[float] = field(default_factory=list)
+    disagreement: list[float] = field(default_factory=list)
+
+
+class PlannedActor:
+    """Plans all hands in one batch, with noise on top where data is wanted.
+
+    Args:
+        noise: standard deviation of the correlated noise on an action, in units of the largest
+            change in a step.
+    """
+
+    def __init__(self, planner: MPPI, task: Baoding, hands: int, noise: float = 0.0) -> None:
+        self.planner = planner
+        self.task = task
+        self._noise = CorrelatedNoise(hands, task.action_size, noise * planner.largest_change)
+        planner.reset_batch([0] * hands)
+
+    def start(self, hand: int, seed: int) -> None:
+        self.planner.reset_row(hand, seed)
+        self._noise.start(hand, seed)
+
+    def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        seen = torch.as_tensor(observations, dtype=torch.float32)
+        targets = self.task.targets(seen, self.planner.config.horizon)
+        actions, stats = self.planner.plan_batch(seen, targets)
+        return actions.double().numpy() + self._noise.draw(), stats
+
+
+class RandomActor:
+    """Moves about a pose with correlated noise: the first data of a model that learns from nothing.
+
+    Args:
+        center: pose [A], rad.
+        spread: standard deviation of the targets about it [A], rad.
+        speed: largest change in a step, rad.
+    """
+
+    def __init__(self, center: Array, spread: Array, command: slice, speed: float, hands: int):
+        self._center, self._spread, self._command, self._speed = center, spread, command, speed
+        self._noise = CorrelatedNoise(hands, len(center), 1.0)
+
+    def start(self, hand: int, seed: int) -> None:
+        self._noise.start(hand, seed)
+
+    def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        previous = observations[:, self._command].astype(np.float64)
+        goal = self._center + self._spread * self._noise.draw()
+        return previous + np.clip(goal - previous, -self._speed, self._speed), None
+
+
+class CorrelatedNoise:
+    """First-order noise for each hand and joint, with a memory of a few steps."""
+
+    _MEMORY = 0.7
+
+    def __init__(self, hands: int, size: int, deviation: float) -> None:
+        self._deviation = deviation
+        self._rng = [np.random.default_rng(0) for _ in range(hands)]
+        self._value = np.zeros((hands, size))
+
+    def start(self, hand: int, seed: int) -> None:
+        self._rng[hand] = np.random.default_rng([seed, 1])
+        self._value[hand] = 0.0
+
+    def draw(self) -> NDArray[np.float64]:
+        if self._deviation == 0.0:
+            return self._value
+        size = self._value.shape[1]
+        fresh = np.stack([rng.normal(size=size) for rng in self._rng])
+        self._value = self._MEMORY * self._value + np.sqrt(1 - self._MEMORY**2) * fresh
+        return self._deviation * self._value
+
+
+def roll_out(
+    cell: Hands,
+    actor: Actor,
+    task: Baoding,
+    seeds: Sequence[int],
+    steps: int,
+    meta: dict[str, Any] | None = None,
+    sink: Callable[[EpisodeRecord], None] | None = None,
+    start: Callable[[int], Any] | None = None,
+) -> list[EpisodeRecord]:
+    """Run one episode a seed and return them in the order of `seeds`.
+
+    A seed sets an episode's start, sensor noise and planner noise. Hands that have no episode left
+    go on moving unrecorded until the last one ends. `start` gives a seed's start state (default:
+    balls at rest in the cup); `sink` is called with each episode as it ends; `meta` goes into every
+    episode's, with its id, seed, stop reason and rotation.
+
+    Raises:
+        ValueError: no seeds, repeated seeds, or fewer than one step.
+    """
+    if not seeds or len(set(seeds)) != len(seeds) or steps < 1:
+        raise ValueError(f"roll_out needs distinct seeds and steps >= 1, got {seeds}, {steps}")
+    waiting = iter(enumerate(seeds))
+    running: dict[int, tuple[int, _Running]] = {}
+    done: dict[int, EpisodeRecord] = {}
+    observations = np.zeros((cell.hands, task.observation_size), dtype=np.float32)
+    idle = list(range(cell.hands))
+
+    while True:
+        for hand in idle:
+            entry = next(waiting, None)
+            if entry is None:
+                continue
+            index, seed = entry
+            state = "cup" if start is None else start(seed)
+            observations = cell.reset([seed], start=state, hands=[hand])
+            actor.start(hand, seed)
+            running[hand] = index, _Running(seed, [observations[hand].copy()])
+        idle = []
+        if not running:
+            break
+        actions, stats = actor.act(observations)
+        observations = cell.step(actions)
+        observable = cell.is_observable
+        failed = task.failed(torch.from_numpy(observations)).numpy()
+        for hand, (index, run) in list(running.items()):
+            run.observations.append(observations[hand].copy())
+            run.actions.append(cell.command[hand].astype(np.float32))
+            if stats is not None:
+                run.plan_ms.append(stats[hand].plan_ms)
+                run.disagreement.append(stats[hand].disagreement)
+            reason = _end(bool(failed[hand]), bool(observable[hand]), len(run.actions) >= steps)
+            if reason:
+                done[index] = _record(run, task, reason, meta or {})
+                if sink is not None:
+                    sink(done[index])
+                del running[hand]
+                idle.append(hand)
+    return [done[index] for index in range(len(seeds))]
+
+
+def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
+    if failed:
+        return "dropped"
+    if not is_observable:
+        return "balls_lost"
+    return "completed" if is_over else ""
+
+
+def _record(run: _Running, task: Baoding, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
+    observations = np.array(run.observations)
+    actions = np.array(run.actions)
+    seen = torch.from_numpy(observations)
+    targets = task.targets(seen[:-1], 1)[:, 0]
+    cost = task.cost(seen[1:], torch.from_numpy(actions), targets)
+    rotation = task.final_rotation_deg(observations)
+    episode = Episode(
+        observations,
+        actions,
+        {
+            "episode_id": f"{meta.get('source', 'rollout')}-{run.seed:06d}",
+            "task": task.name,
+            "direction": task.direction,
+            "robot": task.contract.robot,
+            "contract_hash": task.contract.hash(),
+            "seed": run.seed,
+            "dropped": reason == "dropped",
+            "stop_reason": reason,
+            "rotation_deg": rotation,
+            **meta,
+        },
+    )
+    return EpisodeRecord(
+        episode, reason, rotation, -float(cost.sum()), run.plan_ms, run.disagreement
+    )
+
+
+def chunks(seeds: Sequence[int], workers: int) -> Iterator[list[int]]:
+    """Deal seeds out to workers, as evenly as they go."""
+    for worker in range(workers):
+        part = list(seeds[worker::workers])
+        if part:
+            yield part
