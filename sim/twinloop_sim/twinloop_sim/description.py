@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import xacro
 from twinloop.paths import share
+from twinloop.robots.hand24 import HAND24
 
 SIDES = {"right": "rh_", "left": "lh_"}
 
@@ -20,6 +21,12 @@ def joint_prefix(side: str) -> str:
     if side not in SIDES:
         raise ValueError(f"hand side must be one of {sorted(SIDES)}, got {side!r}")
     return SIDES[side]
+
+
+def hand_joint_names(side: str) -> tuple[str, ...]:
+    """Return the joint names of a hand, in the order of `HAND24`; raises ValueError as above."""
+    prefix = joint_prefix(side)
+    return tuple(prefix + name.removeprefix(SIDES["right"]) for name in HAND24.joint_names)
 
 
 @lru_cache(maxsize=8)
@@ -37,4 +44,5 @@ def hand_urdf(side: str = "right", capsules: bool = True) -> str:
     joint_prefix(side)
     mappings = {"side": side, "capsules": str(capsules).lower()}
     document = xacro.process_file(str(share("urdf", "hand.urdf.xacro")), mappings=mappings)
-    return str(document.toxml())
+    # PyBullet cuts lines of more than 1024 characters, so each element gets its own.
+    return str(document.toprettyxml(indent=" "))

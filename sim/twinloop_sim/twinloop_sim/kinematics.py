@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinloop_sim.description import hand_urdf, joint_prefix
 from twinloop_sim.rotations import matrix_from_rpy
 
 Array = NDArray[np.float64]
@@ -102,6 +104,14 @@ class Chain:
             offset = (above @ self._origin[index][:, :, None])[..., 0]
             position[..., index, :] = position[..., parent, :] + offset
         return position[..., self._wanted, :], rotation[..., self._wanted, :, :]
+
+
+@lru_cache(maxsize=2)
+def palm_chain(side: str) -> Chain:
+    """Return the kinematics from the world to the palm frame; its joints are WRJ2 and WRJ1."""
+    prefix = joint_prefix(side)
+    wrist = tuple(f"{prefix}{name}" for name in ("WRJ2", "WRJ1"))
+    return Chain(hand_urdf(side), wrist, (f"{prefix}palm",))
 
 
 def capsules(urdf: str) -> list[Capsule]:

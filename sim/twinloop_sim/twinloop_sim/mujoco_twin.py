@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import mujoco
 import numpy as np
 from mujoco import rollout
 from numpy.typing import ArrayLike
-from twinloop.robots.hand24 import HAND24
 
-from twinloop_sim.description import hand_urdf, joint_prefix
-from twinloop_sim.kinematics import Chain
+from twinloop_sim.description import hand_joint_names, hand_urdf, joint_prefix
+from twinloop_sim.kinematics import palm_chain
 from twinloop_sim.rotations import quaternion_from_matrix
 from twinloop_sim.settings import MujocoSettings, SceneSettings, mujoco_settings
 from twinloop_sim.twin import JOINTS, Array, BatchTwin, State, start_state
@@ -44,7 +41,7 @@ def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjMode
         servo = settings.servo.wrist if short.startswith("WR") else settings.servo.fingers
         joint.damping = [servo.damping, 0.0, 0.0]
         joint.armature = servo.armature
-    for name in _joint_names(scene):
+    for name in hand_joint_names(scene.side):
         short = name.removeprefix(prefix)
         servo = settings.servo.wrist if short.startswith("WR") else settings.servo.fingers
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
@@ -73,22 +70,9 @@ def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjMode
     return spec.compile()
 
 
-def _joint_names(scene: SceneSettings) -> tuple[str, ...]:
-    prefix = joint_prefix(scene.side)
-    return tuple(prefix + name.removeprefix("rh_") for name in HAND24.joint_names)
-
-
 def _option(kind: str, name: str) -> int:
     enum = {"mjINT": mujoco.mjtIntegrator, "mjCONE": mujoco.mjtCone}[kind]
     return int(getattr(enum, f"{kind}_{name.upper()}"))
-
-
-@lru_cache(maxsize=8)
-def palm_chain(side: str) -> Chain:
-    """Kinematics from the world to the palm frame."""
-    prefix = joint_prefix(side)
-    wrist = tuple(f"{prefix}{name}" for name in ("WRJ2", "WRJ1"))
-    return Chain(hand_urdf(side), wrist, (f"{prefix}palm",))
 
 
 class MujocoBatch(BatchTwin):
@@ -120,7 +104,7 @@ class MujocoBatch(BatchTwin):
         self._pool = rollout.Rollout(nthread=used if used > 1 else 0)
         self.state_size = mujoco.mj_stateSize(self.model, PHYSICS)
         self.physics = np.zeros((hands, self.state_size))
-        self.reset(np.zeros(hands, dtype=int))
+        self.physics[:] = self._start(0)
 
     def reset(self, seeds: ArrayLike, hands: ArrayLike | None = None) -> State:
         chosen = self.select(seeds, hands)

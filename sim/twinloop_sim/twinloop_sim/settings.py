@@ -39,7 +39,8 @@ class Reset(_Section):
 class Camera(_Section):
     """A camera on a link of the URDF (an optical frame), or one given by eye and target."""
 
-    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    size: tuple[Annotated[int, Field(gt=0, le=4096)], Annotated[int, Field(gt=0, le=4096)]]
+    oversample: int = Field(ge=1, le=4)
     horizontal_fov_deg: float = Field(gt=0.0, lt=170.0)
     link: str | None = None
     eye: Vector3 | None = None

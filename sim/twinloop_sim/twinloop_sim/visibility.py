@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from twinloop.robots.hand24 import HAND24
 
-from twinloop_sim.description import hand_urdf, joint_prefix
+from twinloop_sim.description import hand_joint_names, hand_urdf, joint_prefix
 from twinloop_sim.kinematics import Chain, capsules
 from twinloop_sim.settings import SceneSettings
 
@@ -24,10 +23,11 @@ class Visibility:
     def __init__(self, scene: SceneSettings) -> None:
         prefix = joint_prefix(scene.side)
         urdf = hand_urdf(scene.side)
-        names = tuple(prefix + name.removeprefix("rh_") for name in HAND24.joint_names)
         self._radius_m = scene.balls.radius_m
         shapes = [shape for shape in capsules(urdf) if shape.link != f"{prefix}wrist"]
-        self._chain = Chain(urdf, names, tuple(shape.link for shape in shapes))
+        self._chain = Chain(
+            urdf, hand_joint_names(scene.side), tuple(shape.link for shape in shapes)
+        )
         self._ends = np.stack([[shape.start, shape.end] for shape in shapes])  # [C, 2, 3]
         self._thickness = np.array([shape.radius for shape in shapes] + [self._radius_m])
         cameras = tuple(c.link for c in scene.cameras.values() if c.link is not None)
