@@ -292,7 +292,7 @@ def test_a_lost_request_is_sent_again():
     world.run_until_asked()
     assert world.transitions() == [("planner", "configure")]
     world.nodes["planner"].asked.clear()
-    world.run(3.0)
+    world.run(6.0)
     assert world.transitions()[:2] == [("planner", "configure")] * 2
     assert world.phase("planner") is Phase.ACTIVE
 
@@ -365,6 +365,7 @@ def test_dependencies_are_parsed():
         (["python", "/x/twin_node", "--ros-args", "-r", "__node:=twin"], "/twin", True),
         (["python", "/x/twin_node", "--ros-args", "-r", "__ns:=/"], "/twin_node", True),
         (["python", "/x/twin_node"], "/twin_node", True),
+        (["python", "/x/twin_node"], "/twin", True),
         (["twin_node", "--ros-args", "-r", "__ns:=/a"], "/a/twin_node", True),
         (["twin_node", "--ros-args", "-r", "__ns:=/a"], "/b/twin_node", False),
         (["twin_node", "--ros-args", "-r", "__node:=other"], "/twin_node", False),

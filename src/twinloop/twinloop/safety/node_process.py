@@ -51,15 +51,14 @@ def kill_node_process(full_name: str, host: str, pid: int) -> None:
 def is_command_of(words: Sequence[str], full_name: str) -> bool:
     """Whether a command line starts the node of this name.
 
-    The name is the one remapped by `__node:=`, or else that of the executable; the namespace is
-    the one remapped by `__ns:=`, or else the root.
+    The name is the one remapped by `__node:=`, or else that of the executable (`planner` or
+    `planner_node`); the namespace is the one remapped by `__ns:=`, or else the root.
     """
     namespace, _, name = full_name.rpartition("/")
-    if "--ros-args" not in words:
-        return name in (os.path.basename(word) for word in words[:2]) and not namespace
-    given = words[words.index("--ros-args") :]
+    given = words[words.index("--ros-args") :] if "--ros-args" in words else []
     names = [word.removeprefix("__node:=") for word in given if word.startswith("__node:=")]
     spaces = [word.removeprefix("__ns:=") for word in given if word.startswith("__ns:=")]
-    own_names = names or [os.path.basename(word) for word in words[:2]]
-    own_namespace = (spaces[-1] if spaces else "").rstrip("/")
-    return name in own_names and own_namespace == namespace
+    # An interpreter may stand before the executable.
+    executables = [os.path.basename(word).removesuffix("_node") for word in words[:2]]
+    is_named = name in names if names else name.removesuffix("_node") in executables
+    return is_named and (spaces[-1] if spaces else "").rstrip("/") == namespace

@@ -40,7 +40,10 @@ class Policy:
     """Configuring and activating may keep a node from beating for so long."""
     stop_timeout_s: float = 5.0
     """Deactivating may."""
-    request_timeout_s: float = 1.0
+    settle_s: float = 0.4
+    """From a process's first heartbeat to its first transition. Asked earlier, it may not have
+    discovered the supervisor's side yet, and DDS then repeats the request only after seconds."""
+    request_timeout_s: float = 4.0
     """A node that beats on and has not begun a transition after this did not get the request."""
     max_restarts: int = 3
     restart_window_s: float = 120.0
@@ -254,6 +257,7 @@ class Supervision:
         watched.is_wanted = True
         watched.state = beat.state
         watched.ignore_state_until_s = 0.0
+        watched.retry_at_s = now_s + self._policy.settle_s
         if was_known and watched.phase is not Phase.FAILED:
             watched.restarts_s.append(now_s)
             self._tell("warn", f"{watched.name} is back after restart {len(watched.restarts_s)}")

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor over real DDS: nodes that are killed, that crash again and again, that hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from twinloop.launching import LaunchLine, LaunchRunner, load_launch_file
+from twinloop.nodes import qos
+
+DUMMY = Path(__file__).with_name("dummy_node.py")
+# Domains above 101 collide with the ports of ordinary programs.
+DOMAIN = 30 + os.getpid() % 60
+# `back` depends on `front`; `side` depends on nothing.
+LAUNCH = """<launch>
+  {dummies}
+  <node pkg="twinloop" exec="supervisor_node" name="supervisor" namespace="cell" output="screen">
+    <param name="nodes" value="[front, back, side]"/>
+    <param name="dependencies" value="['side:']"/>
+    <param name="kill_after_s" value="1.5"/>
+  </node>
+</launch>"""
+DUMMY_TAG = """<executable name="{name}" output="screen"
+    cmd="{python} {dummy} --ros-args -r __node:={name} -r __ns:=/cell -p autostart:=false"
+    respawn="true" respawn_delay="0.2" respawn_max_retries="3"/>"""
+LABELS = {"front": "front-1", "back": "back-2", "side": "side-3", "supervisor": "supervisor_node-4"}
+
+
+class Cell:
+    """Three dummies and a supervisor as processes, and what they say."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "cell.launch.xml"
+        dummies = "\n".join(
+            DUMMY_TAG.format(name=name, python=sys.executable, dummy=DUMMY)
+            for name in ("front", "back", "side")
+        )
+        path.write_text(LAUNCH.format(dummies=dummies))
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
+        self.lines: list[tuple[float, LaunchLine]] = []
+        self.statuses: dict[str, DiagnosticStatus] = {}
+        self.stops: list[bool] = []
+        self._changed = threading.Condition()
+        self.runner = LaunchRunner(
+            load_launch_file(path, environment=environment), on_line=self._on_line
+        )
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=DOMAIN)
+        self.node = rclpy.create_node("observer", namespace="/cell", context=self.context)
+        self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS
+        )
+        self.node.create_subscription(Bool, "emergency_stop", self._on_stop, qos.HEARTBEAT)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._is_over = False
+        self._threads = [
+            threading.Thread(target=self.runner.run),
+            threading.Thread(target=self._spin),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self.runner.stop()
+        self._threads[0].join()
+        self._is_over = True
+        self._threads[1].join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def pid(self, name: str) -> int:
+        pid = self.runner.processes[LABELS[name]].pid
+        assert pid is not None
+        return pid
+
+    def state(self, name: str) -> str:
+        status = self.statuses.get(f"/cell/{name}")
+        return "" if status is None else {v.key: v.value for v in status.values}["state"]
+
+    def supervisor_says(self) -> tuple[bytes, str]:
+        status = self.statuses.get("/cell/supervisor")
+        return (b"", "") if status is None else (status.level, status.message)
+
+    def all_active(self) -> bool:
+        return self.supervisor_says() == (DiagnosticStatus.OK, "all nodes are active")
+
+    def said(self, name: str, text: str, after: int = 0) -> float | None:
+        """Return when a node said something, leaving out the first `after` lines of all."""
+        for at, line in self.lines[after:]:
+            if line.source == LABELS[name] and text in line.text:
+                return at
+        return None
+
+    def wait(self, condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+        with self._changed:
+            met = self._changed.wait_for(condition, timeout=timeout_s)
+        log = "\n".join(f"{line.source}: {line.text}" for _, line in self.lines)
+        assert met, f"{log}\n{self.supervisor_says()}"
+
+    def call(self, name: str) -> Trigger.Response:
+        client = self.node.create_client(Trigger, name)
+        assert client.wait_for_service(timeout_sec=10)
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done)
+        return future.result()
+
+    def _spin(self) -> None:
+        while not self._is_over:
+            self._executor.spin_once(timeout_sec=0.1)
+            with self._changed:
+                self._changed.notify_all()
+
+    def _on_line(self, line: LaunchLine) -> None:
+        with self._changed:
+            self.lines.append((time.monotonic(), line))
+            self._changed.notify_all()
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        for status in array.status:
+            self.statuses[status.name] = status
+
+    def _on_stop(self, message: Bool) -> None:
+        self.stops.append(message.data)
+
+
+@pytest.fixture
+def cell(tmp_path) -> Iterator[Cell]:
+    cell = Cell(tmp_path)
+    try:
+        cell.wait(cell.all_active)
+        yield cell
+    finally:
+        cell.close()
+
+
+def test_nodes_come_up_in_order_and_the_emergency_stop_beats(cell):
+    order = [
+        (line.source, line.text) for _, line in cell.lines if line.text in ("configured", "started")
+    ]
+    assert order == [
+        (LABELS[name], word)
+        for name in ("front", "back", "side")
+        for word in ("configured", "started")
+    ]
+    cell.stops.clear()
+    cell.wait(lambda: len(cell.stops) >= 20)
+    assert not any(cell.stops)
+    assert cell.call("press_emergency_stop").success
+    cell.wait(lambda: cell.stops[-5:] == [True] * 5)
+    assert cell.call("release_emergency_stop").success
+    cell.wait(lambda: cell.stops[-5:] == [False] * 5)
+
+
+def test_a_killed_node_is_active_again_within_five_seconds(cell):
+    start = len(cell.lines)
+    killed_at = time.monotonic()
+    os.kill(cell.pid("front"), signal.SIGKILL)
+    cell.wait(lambda: cell.said("front", "started", start))
+    cell.wait(lambda: cell.said("back", "started", start))
+    cell.wait(cell.all_active)
+    restarted_s = cell.said("front", "started", start) - killed_at
+    print(f"killed, active again after {restarted_s:.2f} s")
+    assert restarted_s <= 5.0
+    assert cell.said("back", "stopped", start) < cell.said("back", "started", start)
+    assert cell.said("side", "stopped", start) is None
+
+
+def test_dependants_of_a_hung_node_are_deactivated_and_it_is_replaced(cell):
+    start = len(cell.lines)
+    pid = cell.pid("front")
+    hung_at = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    cell.wait(lambda: cell.said("back", "stopped", start))
+    deactivated_s = cell.said("back", "stopped", start) - hung_at
+    print(f"hung, dependants deactivated after {deactivated_s:.2f} s")
+    assert deactivated_s <= 1.0
+    cell.wait(lambda: cell.said("supervisor", f"killed /cell/front, process {pid}", start))
+    cell.wait(lambda: cell.said("back", "started", start))
+    cell.wait(cell.all_active)
+    assert cell.said("side", "stopped", start) is None
+    assert cell.pid("front") != pid
+
+
+def test_a_crash_loop_ends_after_three_restarts_with_an_error(cell):
+    for _ in range(4):
+        cell.wait(cell.all_active)
+        start = len(cell.lines)
+        os.kill(cell.pid("front"), signal.SIGKILL)
+        cell.wait(lambda start=start: cell.said("back", "stopped", start))
+        cell.statuses.clear()
+    cell.wait(lambda: cell.supervisor_says()[0] == DiagnosticStatus.ERROR)
+    assert "/cell/front" in cell.supervisor_says()[1]
+    assert "after 3 restarts" in cell.supervisor_says()[1]
+    cell.wait(lambda: cell.state("back") == "inactive")
+    cell.wait(lambda: cell.state("side") == "active")
+    assert cell.runner.processes[LABELS["front"]].respawns == 3
