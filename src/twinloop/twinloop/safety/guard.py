@@ -245,6 +245,11 @@ class CommandGuard:
         self._restart(position, now_ns, "re-armed")
         return True, "re-armed"
 
+    def check_restart(self) -> None:
+        """Raise RuntimeError while stopped, as `restart` would."""
+        if self.state in (GuardState.EMERGENCY_STOP, GuardState.STOPPED):
+            raise RuntimeError(f"the guard is stopped ({self.reason}): re-arm it first")
+
     def restart(self, position: ArrayLike, now_ns: int, reason: str) -> None:
         """Stand at `position`, [J] rad, and wait for a source: after a scene reset.
 
@@ -252,8 +257,7 @@ class CommandGuard:
             RuntimeError: while stopped; only `rearm` ends that.
             ValueError: a position that is not finite or has the wrong length.
         """
-        if self.state in (GuardState.EMERGENCY_STOP, GuardState.STOPPED):
-            raise RuntimeError(f"the guard is stopped ({self.reason}): re-arm it first")
+        self.check_restart()
         self._restart(position, now_ns, reason)
 
     def take_changes(self) -> list[GoalChange]:
@@ -305,7 +309,7 @@ class CommandGuard:
         self._lease.feed(steady_s)
         self.state = GuardState.ACTIVE
         self.reason = "commanded"
-        return Verdict(goal.copy(), None, detail, clamped, limited)
+        return Verdict(goal.copy(), None, detail, clamped, limited, stamp_ns)
 
     def _named(self, mask: NDArray[np.bool_]) -> tuple[str, ...]:
         if not mask.any():

@@ -45,6 +45,7 @@ class Verdict:
         detail: one sentence for a person; empty where nothing was changed or refused.
         clamped: joints whose target was outside the position limits.
         limited: joints whose target was further from the last goal than one step may go.
+        stamp_ns: the command's stamp on the ROS clock as it is now, ns; 0 where refused.
     """
 
     goal: NDArray[np.float64] | None
@@ -52,6 +53,7 @@ class Verdict:
     detail: str = ""
     clamped: tuple[str, ...] = ()
     limited: tuple[str, ...] = ()
+    stamp_ns: int = 0
 
     @property
     def is_accepted(self) -> bool:
@@ -115,7 +117,7 @@ class GuardSettings:
     command_delay_s: float = 0.05
     max_age_s: float = 0.2
     max_ahead_s: float = 0.05
-    command_timeout_s: float = 0.19
+    command_timeout_s: float = 0.17
     lease_s: float = 0.5
     heartbeat_timeout_s: float = 0.23
     requires_emergency_stop: bool = False

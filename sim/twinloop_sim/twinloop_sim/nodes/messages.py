@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS messages of the twin node, from and to plain arrays."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Vector3
+from numpy.typing import NDArray
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from twinloop.safety.guard import CommandGuard
+
+from twinloop_interfaces.msg import GuardStatus, TrackedBall, TrackedBallArray
+from twinloop_sim.nodes.guarded_cell import Balls
+
+Array = NDArray[np.float64]
+
+
+def time_message(stamp_ns: int) -> Time:
+    """ROS time from nanoseconds."""
+    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Nanoseconds from ROS time."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def clock_message(stamp_ns: int) -> Clock:
+    return Clock(clock=time_message(stamp_ns))
+
+
+def joint_state(
+    names: list[str], stamp_ns: int, position: Array, velocity: Array | None = None
+) -> JointState:
+    """Joint positions [J], rad, and velocities [J], rad/s, at a time."""
+    message = JointState(name=names, position=array("d", position.tobytes()))
+    message.header.stamp = time_message(stamp_ns)
+    if velocity is not None:
+        message.velocity = array("d", velocity.tobytes())
+    return message
+
+
+def trajectory(names: list[str], stamp_ns: int, source: str, goal: Array) -> JointTrajectory:
+    """A command of one point: targets [J], rad, from `source`."""
+    point = JointTrajectoryPoint(positions=array("d", goal.tobytes()))
+    message = JointTrajectory(joint_names=names, points=[point])
+    message.header.stamp = time_message(stamp_ns)
+    message.header.frame_id = source
+    return message
+
+
+def tracked_balls(frame: str, balls: Balls) -> TrackedBallArray:
+    """Balls as the tracker delivered them, stamped with their exposure."""
+    message = TrackedBallArray()
+    message.header.stamp = time_message(balls.stamp_ns)
+    message.header.frame_id = frame
+    for index in range(len(balls.position)):
+        ball = _ball(index, balls.position[index], balls.velocity[index])
+        ball.covariance = balls.covariance[index].reshape(36)
+        ball.visible_fraction = float(balls.visible_fraction[index])
+        ball.stale = bool(balls.is_stale[index])
+        message.balls.append(ball)
+    return message
+
+
+def true_balls(frame: str, stamp_ns: int, position: Array, velocity: Array) -> TrackedBallArray:
+    """Known balls: positions [B, 3], m, velocities [B, 3], m/s, without any covariance."""
+    message = TrackedBallArray()
+    message.header.stamp = time_message(stamp_ns)
+    message.header.frame_id = frame
+    for index in range(len(position)):
+        ball = _ball(index, position[index], velocity[index])
+        ball.visible_fraction = 1.0
+        message.balls.append(ball)
+    return message
+
+
+def _ball(index: int, position: Array, velocity: Array) -> TrackedBall:
+    x, y, z = position.tolist()
+    vx, vy, vz = velocity.tolist()
+    return TrackedBall(id=index, position=Point(x=x, y=y, z=z), velocity=Vector3(x=vx, y=vy, z=vz))
+
+
+def guard_status(guard: CommandGuard, stamp_ns: int) -> GuardStatus:
+    counters = guard.counters
+    return GuardStatus(
+        stamp=time_message(stamp_ns),
+        state=int(guard.state),
+        reason=guard.reason,
+        source=guard.source,
+        accepted=counters.accepted,
+        refused=counters.refused,
+        clamped=counters.clamped,
+        limited=counters.limited,
+        non_finite=counters.non_finite,
+        stale=counters.stale,
+        foreign=counters.foreign,
+        last_refusal=guard.last_refusal,
+    )

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Twin node: a simulated Baoding cell that talks like the real one."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any
+
+from rclpy.action import ActionServer
+from rclpy.action.server import ServerGoalHandle
+from rclpy.event_handler import SubscriptionEventCallbacks
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+from twinloop.nodes import qos
+from twinloop.nodes.base import OK, WARN, Health, Node, run
+from twinloop.nodes.parameters import ParameterSpec
+from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
+
+from twinloop_interfaces.action import ResetScene
+from twinloop_sim.cell import Cell
+from twinloop_sim.nodes.guarded_cell import GuardedCell
+from twinloop_sim.nodes.messages import nanoseconds
+from twinloop_sim.nodes.outputs import Outputs
+from twinloop_sim.nodes.pacing import LockStep, Pace
+from twinloop_sim.twin import ENGINES
+
+_WATCH_S = 0.02
+_REPEAT_S = 0.1
+_DEFAULTS = GuardSettings()
+
+
+class TwinNode(Node):
+    """Wires a GuardedCell to its topics and to the steady clock.
+
+    A steady timer runs the ticks that are due; between ticks, and while simulated time stands
+    still, another one looks at the guard's watchdogs.
+    """
+
+    parameters = (
+        ParameterSpec("engine", "mujoco", "Physics engine of the twin", choices=ENGINES),
+        ParameterSpec(
+            "rtf", 1.0, "Simulated seconds in a second; 0: as fast as possible", 0.0, 1000.0
+        ),
+        ParameterSpec(
+            "lockstep", False, "Wait for the command of each control step from the start"
+        ),
+        ParameterSpec(
+            "lockstep_timeout_s", 10.0, "Patience with a step's command, steady [s]", 0.1, 3600.0
+        ),
+        ParameterSpec("seed", 0, "Seed of the first scene", 0, 2**31 - 1),
+        ParameterSpec(
+            "joint_speed", 0.0, "Speed cap of commands [rad/s]; 0: the contract's", 0.0, 10.0
+        ),
+        ParameterSpec(
+            "command_max_age_s",
+            _DEFAULTS.max_age_s,
+            "Commands stamped longer ago are refused [s]",
+            0.01,
+            10.0,
+        ),
+        ParameterSpec(
+            "command_timeout_s",
+            _DEFAULTS.command_timeout_s,
+            "Silence of the command source that ends in a hold, steady [s]",
+            0.01,
+            10.0,
+        ),
+        ParameterSpec(
+            "lease_s",
+            _DEFAULTS.lease_s,
+            "Silence after which another source may command, steady [s]",
+            0.01,
+            60.0,
+        ),
+        ParameterSpec(
+            "emergency_stop_timeout_s",
+            _DEFAULTS.heartbeat_timeout_s,
+            "Silence of the emergency stop that counts as pressed, steady [s]",
+            0.06,
+            10.0,
+        ),
+        ParameterSpec(
+            "require_emergency_stop",
+            False,
+            "Stay stopped until the emergency stop is heard and the guard re-armed",
+        ),
+        ParameterSpec("publish_clock", True, "Publish /clock; one twin only may"),
+        ParameterSpec(
+            "clock_offset_s",
+            0.0,
+            "Added to the published time, for trying clock steps [s]",
+            -1e5,
+            1e5,
+            dynamic=True,
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("twin")
+        self._guarded: GuardedCell | None = None
+        self._undo: list[Any] = []
+
+    def configure(self) -> None:
+        engine, speed = self.param("engine"), self.param("joint_speed")
+        cell = Cell(1, engine, joint_speed=speed or None)
+        settings = GuardSettings(
+            tick_s=cell.tick_s,
+            period_s=cell.contract.period_s,
+            joint_speed=cell.joint_speed,
+            command_delay_s=cell.contract.action.delay_s,
+            max_age_s=self.param("command_max_age_s"),
+            command_timeout_s=self.param("command_timeout_s"),
+            lease_s=max(self.param("lease_s"), self.param("command_timeout_s")),
+            heartbeat_timeout_s=self.param("emergency_stop_timeout_s"),
+            requires_emergency_stop=self.param("require_emergency_stop"),
+        )
+        # From the wall clock's time on: a twin that is restarted does not take time back.
+        self._guarded = GuardedCell(cell, settings, self.param("seed"), time.time_ns())
+        self._guarded.offset_ns = round(self.param("clock_offset_s") * 1e9)
+        self._undo.append(cell.close)
+        self._rtf = self.param("rtf")
+        self._pace = Pace(cell.tick_s, self._rtf)
+        self._lockstep = LockStep(
+            round(cell.contract.period_s * 1e9), self.param("lockstep_timeout_s")
+        )
+        self._is_waiting = False
+        self._repeat_at_s = 0.0
+        self._speed_since = (time.monotonic(), self._guarded.sim_ns)
+        self._outputs = Outputs(self, self._guarded, self.param("publish_clock"))
+        self._undo.append(self._outputs.close)
+        self._open_inputs()
+        interval_s = 0.0 if self._rtf == 0.0 else min(cell.tick_s / self._rtf, _WATCH_S)
+        self._ticker = self.create_timer(
+            interval_s, self.guarded(self._advance), clock=self.steady_clock, autostart=False
+        )
+        self._watcher = self.create_timer(
+            _WATCH_S, self.guarded(self._watch), clock=self.steady_clock, autostart=False
+        )
+        self._undo += [
+            lambda: self.destroy_timer(self._ticker),
+            lambda: self.destroy_timer(self._watcher),
+        ]
+
+    def _open_inputs(self) -> None:
+        command = self.create_subscription(
+            JointTrajectory,
+            "command",
+            self.guarded(self._on_command),
+            qos.COMMAND,
+            event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
+        )
+        stop = self.create_subscription(
+            Bool, "emergency_stop", self._on_emergency_stop, qos.HEARTBEAT
+        )
+        rearm = self.create_service(Trigger, "rearm", self._on_rearm)
+        reset = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
+        self._undo += [
+            lambda: self.destroy_subscription(command),
+            lambda: self.destroy_subscription(stop),
+            lambda: self.destroy_service(rearm),
+            reset.destroy,
+        ]
+
+    def activate(self) -> None:
+        assert self._guarded is not None
+        if self.param("lockstep"):
+            self._lockstep.engage(self._guarded.sim_ns)
+        if self._guarded.cell.tick_count == 0:
+            self._outputs.publish(self._guarded.reading())
+        self._pace.restart(time.monotonic())
+        self._is_waiting = False
+        self._ticker.reset()
+        self._watcher.reset()
+        # What is alive now stays out of later collections, which would delay a tick.
+        gc.collect()
+        gc.freeze()
+
+    def deactivate(self) -> None:
+        if self._guarded is not None:
+            self._ticker.cancel()
+            self._watcher.cancel()
+            self._guarded.guard.hold("twin deactivated", self._guarded.now_ns)
+
+    def cleanup(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+        self._guarded = None
+
+    def parameter_changed(self, name: str, value: Any) -> None:
+        if name == "clock_offset_s" and self._guarded is not None:
+            self._guarded.offset_ns = round(value * 1e9)
+
+    def health(self) -> Health:
+        if self._guarded is None:
+            return Health(WARN, "not configured")
+        guard, now_s, sim_ns = self._guarded.guard, time.monotonic(), self._guarded.sim_ns
+        since_s, since_ns = self._speed_since
+        self._speed_since = (now_s, sim_ns)
+        speed = (sim_ns - since_ns) * 1e-9 / max(now_s - since_s, 1e-3)
+        values = {
+            "engine": self.param("engine"),
+            "rtf": f"{speed:.2f}",
+            "lost_s": f"{self._pace.lost_s:.2f}",
+            "lockstep": str(self._lockstep.is_engaged).lower(),
+            "guard": guard.state.name.lower(),
+        }
+        if guard.state in (GuardState.STOPPED, GuardState.EMERGENCY_STOP):
+            return Health(WARN, f"guard: {guard.reason}", values)
+        return Health(OK, f"guard: {guard.reason}", values)
+
+    # Time.
+
+    def _advance(self) -> None:
+        """Run the ticks that are due."""
+        guarded = self._guarded
+        assert guarded is not None
+        now_s = time.monotonic()
+        due = self._pace.due(now_s)
+        for left in range(due, 0, -1):
+            if self._must_wait(now_s):
+                self._pace.postpone(left)
+                break
+            self._set_patience()
+            self._outputs.publish(guarded.tick(now_s))
+            now_s = time.monotonic()
+        self._outputs.report(now_s)
+
+    def _must_wait(self, now_s: float) -> bool:
+        """Whether simulated time stands still for a command; sees to it that one can come."""
+        guarded = self._guarded
+        assert guarded is not None
+        if guarded.guard.state in (GuardState.STOPPED, GuardState.EMERGENCY_STOP):
+            self._lockstep.suspend()
+        waits = self._lockstep.must_wait(guarded.sim_ns, now_s)
+        if waits and not self._is_waiting:
+            self._repeat_at_s = now_s + _REPEAT_S
+            # A timer without an interval would spin meanwhile.
+            self._ticker.cancel()
+        elif self._is_waiting and not waits:
+            self._ticker.reset()
+        self._is_waiting = waits
+        return waits
+
+    def _watch(self) -> None:
+        """Look at the watchdogs; while waiting say again where the robot stands."""
+        guarded = self._guarded
+        assert guarded is not None
+        now_s = time.monotonic()
+        guarded.guard.watch(guarded.now_ns, now_s)
+        if self._is_waiting:
+            if self._lockstep.has_timed_out(now_s):
+                self._lockstep.suspend()
+                guarded.guard.hold("no command in lock-step", guarded.now_ns)
+            elif now_s >= self._repeat_at_s:
+                self._repeat_at_s = now_s + _REPEAT_S
+                if self.count_publishers("command"):
+                    self._outputs.repeat()
+                else:
+                    self._lockstep.suspend()
+            self._resume(now_s)
+        self._outputs.report(now_s)
+
+    def _resume(self, now_s: float) -> None:
+        if self._is_waiting and not self._must_wait(now_s):
+            self._advance()
+
+    def _set_patience(self) -> None:
+        assert self._guarded is not None
+        if self._lockstep.expects_commands:
+            factor = float("inf")
+        else:
+            factor = max(1.0, 1.0 / self._rtf) if self._rtf > 0.0 else 1.0
+        self._guarded.guard.pace(factor)
+
+    # What the cell is told.
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        guarded = self._guarded
+        assert guarded is not None
+        now_s = time.monotonic()
+        if len(message.points) != 1:
+            guarded.guard.refuse(Refusal.POINTS, f"{len(message.points)} points, expected 1")
+            return
+        verdict = guarded.submit(
+            message.joint_names,
+            message.points[0].positions,
+            nanoseconds(message.header.stamp),
+            message.header.frame_id,
+            now_s,
+        )
+        if verdict.goal is not None:
+            self._outputs.accept(verdict.stamp_ns, message.header.frame_id, verdict.goal)
+            self._lockstep.commanded(verdict.stamp_ns - guarded.offset_ns)
+            self._resume(now_s)
+        self._outputs.report(now_s)
+
+    def _on_liveliness(self, status: Any) -> None:
+        # The middleware does not say which source it lost: hold, the right one takes over again.
+        if status.alive_count_change < 0 and self._guarded is not None:
+            self._guarded.guard.lose_source(self._guarded.now_ns)
+            self._outputs.report(time.monotonic())
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        assert self._guarded is not None
+        now_s = time.monotonic()
+        self._guarded.guard.emergency_stop(message.data, self._guarded.now_ns, now_s)
+        self._outputs.report(now_s)
+
+    def _on_rearm(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        assert self._guarded is not None
+        now_s = time.monotonic()
+        response.success, response.message = self._guarded.rearm(now_s)
+        self._outputs.report(now_s)
+        return response
+
+    def _on_reset(self, handle: ServerGoalHandle) -> ResetScene.Result:
+        goal, guarded = handle.request, self._guarded
+        assert guarded is not None
+        if not self.is_active:
+            handle.abort()
+            return ResetScene.Result(message="the twin is not active")
+        begin_ns = guarded.sim_ns
+        try:
+            reading = guarded.reset(goal.seed, goal.start)
+        except (RuntimeError, ValueError) as error:
+            handle.abort()
+            return ResetScene.Result(message=str(error))
+        now_s = time.monotonic()
+        if goal.lockstep or self.param("lockstep"):
+            self._lockstep.engage(guarded.sim_ns)
+        else:
+            self._lockstep.disengage()
+        self._pace.restart(now_s)
+        self._outputs.publish(reading)
+        self._outputs.report(now_s)
+        self._resume(now_s)
+        handle.succeed()
+        return ResetScene.Result(
+            success=True,
+            message=f"seed {goal.seed}",
+            seconds=(guarded.sim_ns - begin_ns) * 1e-9,
+        )
+
+
+def main() -> None:
+    run(TwinNode)
