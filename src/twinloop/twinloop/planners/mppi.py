@@ -200,7 +200,7 @@ class MPPI:
 def make(model: DynamicsModel, task: Task, seed: int) -> MPPI:
     """Make the planner with the settings of `config/planner/mppi.yaml`, about the cup pose."""
     lower, upper, center = (
-        torch.as_tensor(array, dtype=torch.float32)
+        torch.tensor(array, dtype=torch.float32)
         for array in (HAND24.lower, HAND24.upper, HAND24.poses["cup"])
     )
     return MPPI(model, task, ActionSpace(lower, upper, center), load_config(), seed)
