@@ -111,6 +111,19 @@ def test_a_refused_command_leaves_the_goal_in_force_as_the_action(tmp_path: Path
     np.testing.assert_array_equal(actions[5], rollout.actions[4])
 
 
+def test_steps_before_the_first_recorded_goal_are_left_out(tmp_path: Path) -> None:
+    """As in a bag that a restarted recorder began in the middle of an episode."""
+    whole = write_rollout(tmp_path / "whole", random_rollout(steps=10), CONTRACT, about())
+    with EpisodeWriter(tmp_path / "late", metadata(whole).episode) as writer:
+        for message in read_messages(whole):
+            stamp_ns = message.log_time_ns
+            if not (message.topic == "/applied_command" and stamp_ns < 300_000_000):
+                writer.write_raw(message.topic, message.type, message.cdr, stamp_ns)
+    # The goal of the third step is the first; the step after it was planned from it.
+    (part,) = episodes(tmp_path / "late", CONTRACT)
+    assert (part.meta["first_step"], len(part)) == (3, 7)
+
+
 def test_a_bag_of_another_contract_is_refused(tmp_path: Path) -> None:
     bag = rollout_bag(tmp_path / "bag")
     other = CONTRACT.model_copy(update={"period_s": 0.2})

@@ -43,8 +43,8 @@ class RecordedStep:
     """The observation [O] that the live planner had."""
     observation: Vector | None
     """The same, assembled from the recorded topics; None where a sample was not recorded."""
-    action: Vector
-    """The goal [A] that the guard applied."""
+    action: Vector | None
+    """The goal [A] that the guard applied; None where none was recorded up to this step."""
     after: Vector | None
     """The observation one period later, where no further step follows and samples are there."""
 
@@ -60,8 +60,8 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
     Observations are assembled from the recorded topics, from exactly the samples that the planner
     used. The action of a step is the goal that the guard applied for it, or, where the guard
     refused the command, the goal that stayed in force. The observation after the last step is
-    assembled as a live node would have, one period later. A step that is missing, or one of whose
-    samples was not recorded, ends a run. `meta` is the bag's metadata and `first_step`.
+    assembled as a live node would have, one period later. A step that is missing, or whose samples
+    or goal were not recorded, ends a run. `meta` is the bag's metadata and `first_step`.
 
     Raises:
         BagError: the bag is damaged, was recorded under another contract, lacks a topic or holds
@@ -75,7 +75,8 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
         observations = [step.observation for step in run if step.observation is not None]
         if run[-1].after is not None:
             observations.append(run[-1].after)
-        actions = [step.action for step in run[: len(observations) - 1]]
+        actions = [step.action for step in run if step.action is not None]
+        actions = actions[: len(observations) - 1]
         if actions:
             meta = about.model_dump(exclude={"contract"}) | {"first_step": run[0].step}
             try:
@@ -132,17 +133,13 @@ class _Recorded:
         result = []
         for stamp, stats in sorted(self._stats.items()):
             in_force = bisect_right(stamps, stamp) - 1
-            if in_force < 0:
-                raise BagError(
-                    self._folder, f"step {stats.step}: no {self._goal.topic} is in force"
-                )
             result.append(
                 RecordedStep(
                     step=int(stats.step),
                     stamp_ns=stamp,
                     live=np.asarray(stats.observation, dtype=np.float32),
                     observation=self._observation(stats),
-                    action=self._goals[stamps[in_force]],
+                    action=self._goals[stamps[in_force]] if in_force >= 0 else None,
                     after=self._after.get(stamp),
                 )
             )
@@ -260,7 +257,7 @@ def _unbroken(steps: list[RecordedStep], period_s: float) -> list[list[RecordedS
         if run and not _follows(step.stamp_ns, run[-1].stamp_ns, period_s):
             run = []
             runs.append(run)
-        if step.observation is None:
+        if step.observation is None or step.action is None:
             runs.append([])
         else:
             run.append(step)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorder and a synthetic cell as processes in a domain of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+CELL = Path(__file__).with_name("synthetic_cell.py")
+RECORDER = "from twinloop.nodes.recorder import main; main()"
+
+
+class Processes:
+    """Starts processes in one ROS domain and ends them all.
+
+    Args:
+        domain: ROS domain; below 101, whose ports ordinary programs use.
+    """
+
+    def __init__(self, domain: int) -> None:
+        self.domain = domain
+        self._environment = os.environ | {
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "OMP_NUM_THREADS": "1",
+        }
+        self._running: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def recorder(
+        self, record_dir: Path, before: Callable[[], None] | None = None, **parameters: object
+    ) -> subprocess.Popen[str]:
+        """Start a recorder; `before` runs in its process first."""
+        given = {"record_dir": record_dir, "source": "synthetic"} | parameters
+        arguments = [f"-p{name}:={value}" for name, value in given.items()]
+        command = [sys.executable, "-c", RECORDER, "--ros-args"]
+        return self._start([*command, *(part for a in arguments for part in ("-p", a[2:]))], before)
+
+    def cell(self, episodes: int, steps: int, subscribers: int = 2) -> subprocess.Popen[str]:
+        return self._start([sys.executable, str(CELL), str(episodes), str(steps), str(subscribers)])
+
+    def _start(
+        self, command: list[str], before: Callable[[], None] | None = None
+    ) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            preexec_fn=before,
+        )
+        self._running.append(process)
+        return process
+
+
+def wait_for_line(process: subprocess.Popen[str], start: str) -> str:
+    """Return the next line of a process that starts so."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+    raise AssertionError(f"the process ended without a line {start!r}")
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def interrupt(process: subprocess.Popen[str]) -> int:
+    """End a node as Ctrl-C does; returns its exit code."""
+    process.send_signal(signal.SIGINT)
+    return process.wait(timeout=20)

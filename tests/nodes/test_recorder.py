@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder over real DDS: whole episodes, a kill in the middle, a disk that is full."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from bag_processes import Processes, interrupt, wait_for_line, wait_until
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from twinloop.bags import EpisodeWriter, complete_bags, metadata, read_messages, unfinished_bags
+from twinloop.bags.check import check
+from twinloop.bags.episodes import episode
+from twinloop.bags.metadata import EpisodeMetadata
+from twinloop.bags.types import message_class, serialize
+from twinloop.nodes import qos
+
+from twinloop import contract
+
+CONTRACT = contract.load("baoding")
+DOMAIN = 30 + (os.getpid() + 17) % 60
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    with Processes(DOMAIN) as running:
+        yield running
+
+
+class Observer:
+    """Keeps what nodes say of themselves, and samples."""
+
+    def __init__(self, domain: int) -> None:
+        self.statuses: dict[str, DiagnosticStatus] = {}
+        self.samples: list[object] = []
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("observer", context=self._context)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._take, qos.DIAGNOSTICS)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _take(self, array: DiagnosticArray) -> None:
+        self.statuses |= {status.name: status for status in array.status}
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def values(self, name: str) -> dict[str, str]:
+        status = self.statuses.get(name)
+        return {value.key: value.value for value in status.values} if status else {}
+
+    def close(self) -> None:
+        rclpy.shutdown(context=self._context)
+        self._thread.join()
+
+
+@pytest.fixture
+def observer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Observer]:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    watching = Observer(DOMAIN)
+    yield watching
+    watching.close()
+
+
+def test_each_episode_becomes_a_sound_bag(processes: Processes, tmp_path: Path) -> None:
+    gains = tmp_path / "gains.yaml"
+    gains.write_text("kp: 3.0\n")
+    recorder = processes.recorder(tmp_path / "bags", controller=gains, chunk_age_s=0.2)
+    cell = processes.cell(episodes=2, steps=12)
+    assert cell.wait(timeout=40) == 0
+    assert interrupt(recorder) == 0
+    bags = complete_bags(tmp_path / "bags")
+    assert [b.name for b in bags] == ["episode_000000_synthetic-0", "episode_000001_synthetic-1"]
+    for bag in bags:
+        report = check(bag, CONTRACT)
+        assert report.is_sound, report.findings
+        counts = {topic.topic: topic.messages for topic in report.topics}
+        assert counts["/plan_stats"] == 12
+        assert counts["/joint_states"] > 12 * 10
+        assert {"/balls", "/truth", "/guard_status", "/model", "/emergency_stop"} <= set(counts)
+        recorded = episode(bag, CONTRACT)
+        assert len(recorded) == 12
+        assert recorded.meta["source"] == "synthetic"
+        assert recorded.meta["controller"] == {"kp": 3.0}
+        assert recorded.meta["seed"] == 7
+        assert recorded.meta["stop_reason"] == "time is up"
+    (command,) = [topic for topic in metadata(bags[0]).topics if topic.name == "/command"]
+    assert command.qos[0]["deadline"] == {"sec": 0, "nsec": 500_000_000}
+
+
+def test_the_action_is_the_applied_goal_and_not_the_command(
+    processes: Processes, tmp_path: Path
+) -> None:
+    recorder = processes.recorder(tmp_path)
+    assert processes.cell(episodes=1, steps=8).wait(timeout=40) == 0
+    assert interrupt(recorder) == 0
+    (bag,) = complete_bags(tmp_path)
+    asked = [m.decode() for m in read_messages(bag, ["/command"])]
+    wanted = max(max(abs(p) for p in command.points[0].positions) for command in asked)
+    assert wanted > 0.5
+    # The synthetic guard clips at 0.5 rad.
+    assert abs(episode(bag, CONTRACT).actions).max() == pytest.approx(0.5)
+
+
+def test_a_killed_recorder_leaves_a_bag_that_the_next_one_repairs(
+    processes: Processes, observer: Observer, tmp_path: Path
+) -> None:
+    first = processes.recorder(tmp_path, chunk_kib=16)
+    cell = processes.cell(episodes=1, steps=1000)
+    wait_for_line(cell, "started")
+    wait_until(lambda: any(f.stat().st_size > 400_000 for f in tmp_path.glob("*/*.mcap")))
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    written = next(tmp_path.glob("*/*.mcap")).stat().st_size
+    assert unfinished_bags(tmp_path) != []
+    second = processes.recorder(tmp_path)
+    part = tmp_path / "episode_000000_synthetic-0_part2"
+    wait_until(lambda: any(f.stat().st_size > 400_000 for f in part.glob("*.mcap")))
+    wait_until(lambda: observer.values("/recorder").get("repaired") == "1")
+    assert interrupt(second) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "episode_000000_synthetic-0",
+        "episode_000000_synthetic-0.broken",
+        "episode_000000_synthetic-0_part2",
+    ]
+    repaired, rest = complete_bags(tmp_path)
+    about = metadata(repaired).episode
+    assert about is not None
+    assert about.repair is not None
+    assert about.repair["bytes_lost"] == 0, "whole chunks were written and none was lost"
+    kept = sum(len(m.cdr) for m in read_messages(repaired))
+    assert kept > 0.7 * written
+    for bag in (repaired, rest):
+        assert check(bag, CONTRACT).is_sound
+    assert len(episode(repaired, CONTRACT)) > 10
+    assert len(episode(rest, CONTRACT)) > 10
+
+
+def test_a_disk_that_refuses_is_an_error_of_the_recorder_alone(
+    processes: Processes, observer: Observer, tmp_path: Path
+) -> None:
+    def limit_file_size() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    recorder = processes.recorder(tmp_path, limit_file_size)
+    cell = processes.cell(episodes=1, steps=30)
+    wait_until(lambda: observer.values("/recorder").get("failures") == "1")
+    wait_until(lambda: observer.statuses["/recorder"].level == DiagnosticStatus.ERROR)
+    assert "File too large" in observer.statuses["/recorder"].message
+    assert observer.values("/recorder")["state"] == "active"
+    assert cell.wait(timeout=40) == 0, "the cell goes on"
+    assert recorder.poll() is None
+    assert interrupt(recorder) == 0
+    assert complete_bags(tmp_path) == []
+
+
+def test_too_little_free_disk_is_an_error_before_a_bag_starts(
+    processes: Processes, observer: Observer, tmp_path: Path
+) -> None:
+    recorder = processes.recorder(tmp_path, min_free_mb=1e8)
+    assert processes.cell(episodes=1, steps=5).wait(timeout=40) == 0
+    wait_until(lambda: "MB are needed" in observer.statuses["/recorder"].message)
+    assert observer.statuses["/recorder"].level == DiagnosticStatus.ERROR
+    assert interrupt(recorder) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_dir_that_cannot_be_made_ends_the_node_with_a_reason(
+    processes: Processes, tmp_path: Path
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    recorder = processes.recorder(taken)
+    assert recorder.wait(timeout=20) == 2
+    assert recorder.stderr is not None
+    assert "could not configure" in recorder.stderr.read()
+
+
+def test_replay_publishes_a_bag_again(
+    observer: Observer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from twinloop.nodes.replay import replay
+
+    text_type = "std_msgs/msg/String"
+    texts = [f"message {i}" for i in range(20)]
+    with EpisodeWriter(tmp_path / "bag", EpisodeMetadata(episode_id="a", task="none")) as writer:
+        for i, text in enumerate(texts):
+            cdr = serialize(message_class(text_type)(data=text), text_type)
+            writer.write_raw("/left/text", text_type, cdr, i * 10_000_000)
+    observer.node.create_subscription(
+        String, "/left/text", lambda message: observer.samples.append(message.data), 50
+    )
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    assert replay(tmp_path / "bag", rate=2.0, clock=True) == 20
+    wait_until(lambda: len(observer.samples) == 20)
+    assert observer.samples == texts
+
+
+def test_replay_names_topics_that_are_not_in_the_bag(tmp_path: Path) -> None:
+    from twinloop.bags import BagError
+    from twinloop.nodes.replay import replay
+
+    with EpisodeWriter(tmp_path / "bag", EpisodeMetadata(episode_id="a", task="none")) as writer:
+        writer.add_topic("/text", "std_msgs/msg/String")
+    with pytest.raises(BagError, match="has no topic /speech; it has /text"):
+        replay(tmp_path / "bag", topics=["/speech"])
+    with pytest.raises(ValueError, match="rate is 0, expected more than 0"):
+        replay(tmp_path / "bag", rate=0.0)
+
+
+def test_joint_states_are_what_the_type_says(processes: Processes, tmp_path: Path) -> None:
+    """The bytes on the wire are read by the definitions that the bag reader has."""
+    recorder = processes.recorder(tmp_path)
+    assert processes.cell(episodes=1, steps=3).wait(timeout=40) == 0
+    assert interrupt(recorder) == 0
+    (bag,) = complete_bags(tmp_path)
+    from rclpy.serialization import deserialize_message
+
+    for message in read_messages(bag, ["/joint_states"]):
+        ours, theirs = message.decode(), deserialize_message(message.cdr, JointState)
+        assert list(ours.name) == list(theirs.name)
+        assert ours.position.tolist() == theirs.position.tolist()
