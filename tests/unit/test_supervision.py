@@ -17,11 +17,10 @@ from twinloop.safety.supervision import (
     Heartbeat,
     Kill,
     Phase,
-    Policy,
     Supervision,
     Transition,
-    parse_dependencies,
 )
+from twinloop.safety.supervision_policy import Policy, parse_dependencies
 
 STEP_S = 0.05
 BEAT_EVERY = 4  # steps: 5 Hz
@@ -249,8 +248,8 @@ def test_a_node_that_refuses_to_stop_is_killed():
     assert Kill("planner", "here", world.nodes["planner"].pid) in [a for _, a in world.log]
 
 
-def test_a_node_that_stopped_itself_on_a_fault_is_activated_again():
-    world = World("planner", "learner", dependencies={"learner": ()})
+def test_a_node_that_stopped_itself_on_a_fault_is_activated_again_and_no_other_is_touched():
+    world = World("planner", "episode")
     world.run(3.0)
     world.nodes["planner"].state, world.nodes["planner"].fault = "inactive", "ValueError: x"
     world.log.clear()
@@ -258,7 +257,7 @@ def test_a_node_that_stopped_itself_on_a_fault_is_activated_again():
     assert world.transitions() == []
     world.run(1.5)
     assert world.transitions() == [("planner", "activate")]
-    assert world.phase("learner") is Phase.ACTIVE
+    assert world.phase("episode") is Phase.ACTIVE
 
 
 def test_a_node_that_an_operator_deactivated_stays_so_until_he_activates_it():
@@ -268,6 +267,7 @@ def test_a_node_that_an_operator_deactivated_stays_so_until_he_activates_it():
     world.log.clear()
     world.run(5.0)
     assert world.transitions() == []
+    assert world.phase("planner") is Phase.INACTIVE
     world.nodes["planner"].state = "active"
     world.run(1.0)
     world.kill("planner")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from typing import Any
 
@@ -21,11 +23,10 @@ from twinloop.safety.supervision import (
     Heartbeat,
     Kill,
     Phase,
-    Policy,
     Supervision,
     Transition,
-    parse_dependencies,
 )
+from twinloop.safety.supervision_policy import Policy, parse_dependencies
 
 _PERIOD_S = 0.05
 _POLICY = Policy()
@@ -73,10 +74,14 @@ class SupervisorNode(Node):
             1.0,
             1e6,
         ),
+        ParameterSpec("nice", -10, "Niceness asked for; needs the privilege below 0", -20, 19),
     )
 
     def __init__(self) -> None:
         super().__init__("supervisor")
+        with contextlib.suppress(PermissionError):
+            # A late heartbeat stops the robot.
+            os.nice(self.param("nice") - os.nice(0))
         self._supervision: Supervision | None = None
         # By the full name of a node; its last part may repeat in other namespaces.
         self._changers: dict[str, Any] = {}

@@ -5,7 +5,8 @@ No ROS here: heartbeats and the ends of transitions come in, transitions and kil
 out. All times are seconds on one steady clock.
 
 A node depends on others. It is brought up when they are active, and deactivated when one of them is
-not any more. A process that died comes back through its launcher, under a new process id; one that
+lost. A node that stops itself, or is stopped by an operator, is alive to be asked: that alone stops
+nobody else. A process that died comes back through its launcher, under a new process id; one that
 hangs is killed first. A node that was lost more often than the policy allows is given up: it stays
 stopped, and so does what depends on it.
 """
@@ -13,10 +14,12 @@ stopped, and so does what depends on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
+
+from twinloop.safety.supervision_policy import Policy
 
 TransitionKind = Literal["configure", "activate", "deactivate"]
 _RESULT: dict[TransitionKind, str] = {
@@ -24,32 +27,6 @@ _RESULT: dict[TransitionKind, str] = {
     "activate": "active",
     "deactivate": "inactive",
 }
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Times in seconds."""
-
-    heartbeat_timeout_s: float = 0.6
-    """Silence after which a node counts as dead or hung."""
-    kill_after_s: float = 3.0
-    """Silence after which its process is killed, should it still be there."""
-    start_timeout_s: float = 60.0
-    """Until the first heartbeat of a process, from the beginning or from a loss."""
-    transition_timeout_s: float = 60.0
-    """Configuring and activating may keep a node from beating for so long."""
-    stop_timeout_s: float = 5.0
-    """Deactivating may."""
-    settle_s: float = 0.4
-    """From a process's first heartbeat to its first transition. Asked earlier, it may not have
-    discovered the supervisor's side yet, and DDS then repeats the request only after seconds."""
-    request_timeout_s: float = 4.0
-    """A node that beats on and has not begun a transition after this did not get the request."""
-    max_restarts: int = 3
-    restart_window_s: float = 120.0
-    """Restarts longer ago than this do not count."""
-    retry_delay_s: float = 1.0
-    """Before a node whose transition failed, or that stopped itself, is tried again."""
 
 
 class Phase(Enum):
@@ -116,6 +93,7 @@ class _Watched:
     restarts_s: deque[float] = field(default_factory=deque)
     was_active: bool = False
     is_wanted: bool = True
+    has_stopped_itself: bool = False
     must_be_killed: bool = False
     killed_pid: int | None = None
     reason: str = ""
@@ -216,6 +194,7 @@ class Supervision:
             self._set_back(watched, f"could not {kind}", now_s)
             return
         watched.state = _RESULT[kind]
+        watched.has_stopped_itself = False
         # Heartbeats that left the node before its transition may still arrive.
         watched.ignore_state_until_s = now_s + 0.3
         self._tell("info", f"{node}: {kind} done")
@@ -254,7 +233,7 @@ class Supervision:
         watched.host, watched.pid = beat.host, beat.pid
         watched.pending = None
         watched.must_be_killed = False
-        watched.is_wanted = True
+        watched.is_wanted, watched.has_stopped_itself = True, False
         watched.state = beat.state
         watched.ignore_state_until_s = 0.0
         watched.retry_at_s = now_s + self._policy.settle_s
@@ -263,15 +242,16 @@ class Supervision:
             self._tell("warn", f"{watched.name} is back after restart {len(watched.restarts_s)}")
 
     def _take_state(self, watched: _Watched, beat: Heartbeat, now_s: float) -> None:
-        stopped = watched.state == "active" and beat.state == "inactive"
+        stopped = watched.phase is Phase.ACTIVE and beat.state == "inactive"
         watched.state = beat.state
         # Nothing leads out of this state but a new process.
         watched.must_be_killed |= beat.state == "finalized"
+        watched.has_stopped_itself |= stopped
         if beat.state == "active":
-            watched.is_wanted = True
+            watched.is_wanted, watched.has_stopped_itself = True, False
         elif stopped and beat.fault:
             self._set_back(watched, f"stopped itself: {beat.fault}", now_s)
-        elif stopped and watched.phase is Phase.ACTIVE:
+        elif stopped:
             watched.is_wanted = False
             self._tell("warn", f"{watched.name} was deactivated by someone else; left so")
 
@@ -328,7 +308,12 @@ class Supervision:
     ) -> TransitionKind | None:
         if watched.pending is not None or now_s < watched.retry_at_s or watched.last_beat_s is None:
             return None
-        can_work = all(self._watched[name].phase is Phase.ACTIVE for name in watched.depends_on)
+        others = [self._watched[name] for name in watched.depends_on]
+        can_work = all(
+            other.phase is Phase.ACTIVE
+            or (watched.phase is Phase.ACTIVE and self._has_only_paused(other))
+            for other in others
+        )
         if watched.phase is Phase.FAILED:
             is_beating = now_s - watched.last_beat_s <= self._policy.heartbeat_timeout_s
             return "deactivate" if watched.state == "active" and is_beating else None
@@ -341,6 +326,9 @@ class Supervision:
         if watched.state == "unconfigured":
             return "configure"
         return "activate" if watched.state == "inactive" else None
+
+    def _has_only_paused(self, watched: _Watched) -> bool:
+        return watched.phase is Phase.INACTIVE and watched.has_stopped_itself
 
     def _lose(self, watched: _Watched, reason: str, now_s: float) -> None:
         watched.phase = Phase.ABSENT
@@ -372,21 +360,3 @@ class Supervision:
 
     def _tell(self, level: Literal["info", "warn", "error"], text: str) -> None:
         self._events.append(Event(level, text))
-
-
-def parse_dependencies(entries: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the dependencies in texts such as `planner_node: twin_node, recorder_node`.
-
-    Raises:
-        ValueError: a text without a colon or with an empty name, or a node named twice.
-    """
-    dependencies: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        name, separator, others = entry.partition(":")
-        name = name.strip()
-        if not separator or not name:
-            raise ValueError(f"dependency '{entry}' is not of the form 'node: other, other'")
-        if name in dependencies:
-            raise ValueError(f"the dependencies of '{name}' are given twice")
-        dependencies[name] = tuple(other.strip() for other in others.split(",") if other.strip())
-    return dependencies
