@@ -119,6 +119,27 @@ class Registry:
             )
         return name
 
+    def load_running(self) -> LoadedModel | None:
+        """Load the running model, or the newest that ran before it and can be loaded.
+
+        Returns:
+            None where nothing was promoted yet.
+
+        Raises:
+            RegistryError: none of them can be loaded; the message says why of each.
+        """
+        names, refused = self._before(None), ""
+        with suppress(RegistryError):
+            names.append(self.current() or "")
+        for version in dict.fromkeys(name for name in reversed(names) if name):
+            try:
+                return self.load(version)
+            except (ModelInvalid, RegistryError) as error:
+                refused += f"; {error}"
+        if refused:
+            raise RegistryError(f"{self.folder}: no model that ran can be loaded{refused}")
+        return None
+
     def add(self, candidate: Candidate) -> str:
         """Store a candidate and return its version. A crash leaves nothing half.
 
@@ -247,11 +268,11 @@ class Registry:
             current = self.current()
             undecided = []
             for version, known in self.entries():
-                if isinstance(known, ModelInvalid) or version == current:
+                if isinstance(known, ModelInvalid) or version == current or version in promoted:
                     continue
                 if known.status == "candidate":
                     undecided.append(version)
-                elif known.status == "promoted" and version not in promoted and known.decision:
+                elif known.status == "promoted" and known.decision:
                     with suppress(ModelInvalid):
                         self.load(version)
                         self._point_to(version, known.decision.reason)
