@@ -324,12 +324,16 @@ def test_a_stall_of_the_supervisor_itself_condemns_nobody():
     assert world.log == []
 
 
-def test_a_finalized_node_is_killed():
-    world = World("planner")
-    world.run(1.0)
-    world.nodes["planner"].state = "finalized"
-    world.run(0.5)
-    assert Kill("planner", "here", world.nodes["planner"].pid) in [a for _, a in world.log]
+def test_a_node_that_says_it_ends_is_lost_at_once_and_killed_if_it_stays():
+    world = World("twin", "planner", kill_after_s=2.0)
+    world.run(3.0)
+    pid = world.nodes["twin"].pid
+    world.nodes["twin"].state = "finalized"
+    world.log.clear()
+    world.run(0.3)
+    assert world.transitions() == [("planner", "deactivate")]
+    world.run(3.0)
+    assert Kill("twin", "here", pid) in [action for _, action in world.log]
 
 
 def test_heartbeats_of_others_are_ignored():

@@ -166,8 +166,13 @@ class Supervision:
             return
         if (watched.host, watched.pid) != (beat.host, beat.pid):
             self._take_new_process(watched, beat, now_s)
-        elif watched.phase is Phase.ABSENT:
+        elif watched.phase is Phase.ABSENT and beat.state != "finalized":
             self._tell("info", f"{watched.name} answers again")
+        if beat.state == "finalized":
+            # Its last word: nothing leads out of this state but a new process.
+            if watched.phase in (Phase.INACTIVE, Phase.ACTIVE):
+                self._lose(watched, "has ended", now_s)
+            return
         watched.last_beat_s = now_s
         pending = watched.pending
         if pending and beat.state == _RESULT[pending] != watched.state:
@@ -244,8 +249,6 @@ class Supervision:
     def _take_state(self, watched: _Watched, beat: Heartbeat, now_s: float) -> None:
         stopped = watched.phase is Phase.ACTIVE and beat.state == "inactive"
         watched.state = beat.state
-        # Nothing leads out of this state but a new process.
-        watched.must_be_killed |= beat.state == "finalized"
         watched.has_stopped_itself |= stopped
         if beat.state == "active":
             watched.is_wanted, watched.has_stopped_itself = True, False
