@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options and places that several commands share."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twinloop import paths
+from twinloop.cli.errors import CommandError
+
+SHIPPED = "shipped"
+RUNS = Path("runs")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report to stdout, only that.")]
+Task = Annotated[str, typer.Argument(help="The task, such as baoding.")]
+
+
+class Engine(enum.StrEnum):
+    """Engines of the simulated twin."""
+
+    mujoco = "mujoco"
+    pybullet = "pybullet"
+
+
+class Direction(enum.StrEnum):
+    """Directions in which the balls can turn, to a viewer above the palm."""
+
+    ccw = "ccw"
+    cw = "cw"
+
+
+def command_line() -> str:
+    """Return what the user typed, as reports and lineages name it."""
+    return shlex.join(["twinloop", *sys.argv[1:]])
+
+
+def run_folder(given: Path | None, kind: str) -> Path:
+    """Make the folder of a new run: the one that is given, or one named by kind and time.
+
+    Raises:
+        CommandError: it holds something already, or cannot be made.
+    """
+    folder = given or RUNS / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = folder.expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = any(folder.iterdir())
+    except OSError as error:
+        raise CommandError(f"{folder} cannot be made: {error.strerror}") from error
+    if occupied:
+        raise CommandError(f"{folder} is not empty; name a new folder, so that runs do not mix")
+    return folder
+
+
+def model_folder(given: str, task: str) -> Path:
+    """Return the folder of a model that is named `shipped`, by its folder, or by a registry's
+    folder of the task, whose current version counts.
+
+    Raises:
+        CommandError: there is none.
+    """
+    try:
+        folder = paths.share("models", task) if given == SHIPPED else Path(given).expanduser()
+    except FileNotFoundError as error:
+        raise CommandError(f"no model ships with task {task!r}: {error}") from error
+    for registry in (folder, folder / task):
+        pointer = registry / "current"
+        if pointer.is_file():
+            return registry / pointer.read_text(errors="replace").strip()
+    if not (folder / "model.json").is_file():
+        raise CommandError(
+            f"{folder} holds no model: expected model.json, or a registry's file 'current'"
+        )
+    return folder

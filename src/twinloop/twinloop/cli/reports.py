@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a run, whatever ran it: report, plots and summary from its bags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from twinloop.contract import Contract
+from twinloop.reporting import Models, Report, Run, build, write
+from twinloop.reporting.episodes import EpisodeFigures
+from twinloop.reporting.frames import draw_strip
+from twinloop.reporting.plots import draw
+from twinloop.reporting.report import to_json
+from twinloop.reporting.summary import show
+
+
+def finish(
+    run: Run,
+    episodes: list[EpisodeFigures],
+    models: Models,
+    contract: Contract,
+    console: Console,
+    as_json: bool,
+) -> Report:
+    """Write the report of a run beside its plots, and print the summary or the report."""
+    report = build(run, episodes, models)
+    path = write(report)
+    plots = draw(report)
+    strip = draw_strip(episodes, contract, run.folder / "frames.png")
+    if strip is not None:
+        plots.append(strip)
+    if as_json:
+        typer.echo(to_json(report))
+        return report
+    files = {"report": path, "plots": _together(plots, run.folder), "bags": run.folder / "bags"}
+    show(report, console, files)
+    return report
+
+
+def _together(files: list[Path], folder: Path) -> Path:
+    """Return one path that stands for all files of a folder, as a shell expands it."""
+    names = ",".join(file.stem for file in files)
+    return folder / (f"{{{names}}}.png" if len(files) > 1 else f"{names}.png")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A DDS domain of one's own, and a round trip in it between two processes.
+
+Run as `python -m twinloop.dds`, it prints the round trip as JSON; what may hang or crash in it,
+hangs or crashes there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+# Domains whose ports lie below the range from which Linux takes ports for other programs.
+_LAST_DOMAIN = 101
+_FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
+_PATIENCE_S = 20.0
+_TRIPS = 50
+
+
+def own_domain() -> dict[str, str]:
+    """Return environment variables for a graph that meets no other: a random domain, this machine.
+
+    A domain that is set already is kept.
+    """
+    chosen = os.environ.get("ROS_DOMAIN_ID") or str(_free_domain())
+    return {"ROS_DOMAIN_ID": chosen, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+def _free_domain() -> int:
+    """Return a random domain whose first participant is not there, as far as can be seen."""
+    domains = random.SystemRandom().sample(range(1, _LAST_DOMAIN + 1), _LAST_DOMAIN)
+    for domain in domains:
+        # Where the first participant of a domain listens for others.
+        port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return domain
+    return domains[0]
+
+
+def round_trip() -> dict[str, Any]:
+    """Send texts to a second process that sends them back.
+
+    Returns:
+        `rmw`, the middleware's name, and `median_ms`, the time of a round trip; or `problem`.
+    """
+    import rclpy
+    from std_msgs.msg import String
+
+    echo = subprocess.Popen([sys.executable, "-m", "twinloop.dds", "echo"])
+    rclpy.init()
+    try:
+        node = rclpy.create_node("doctor_ping")
+        received: list[str] = []
+        node.create_subscription(
+            String, "doctor_pong", lambda message: received.append(message.data), 10
+        )
+        publisher = node.create_publisher(String, "doctor_ping", 10)
+        deadline = time.monotonic() + _PATIENCE_S
+        trips: list[float] = []
+        while len(trips) < _TRIPS:
+            sent = time.monotonic()
+            publisher.publish(String(data=str(len(trips))))
+            # The first ones are lost while the two processes find each other.
+            while time.monotonic() < sent + 0.5 and str(len(trips)) not in received:
+                rclpy.spin_once(node, timeout_sec=0.05)
+            if str(len(trips)) in received:
+                trips.append(1e3 * (time.monotonic() - sent))
+            elif time.monotonic() > deadline:
+                return {"problem": f"{len(trips)} of {_TRIPS} messages in {_PATIENCE_S:g} s"}
+        rmw = rclpy.get_rmw_implementation_identifier()
+        return {"rmw": rmw, "median_ms": statistics.median(trips)}
+    finally:
+        rclpy.try_shutdown()
+        echo.kill()
+        echo.wait()
+
+
+def _echo() -> None:
+    import rclpy
+    from std_msgs.msg import String
+
+    rclpy.init()
+    node = rclpy.create_node("doctor_echo")
+    publisher = node.create_publisher(String, "doctor_pong", 10)
+    node.create_subscription(String, "doctor_ping", publisher.publish, 10)
+    # Its parent kills it; should the parent die first, this ends on its own.
+    deadline = time.monotonic() + 3 * _PATIENCE_S
+    while time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.5)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["echo"]:
+        _echo()
+    else:
+        print(json.dumps(round_trip()))

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report on one screen of 80 columns and 24 lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from twinloop.reporting.episodes import EpisodeFigures
+from twinloop.reporting.report import Report
+
+_COLUMNS = 80
+_LISTED = 8  # more episodes than these are told by their quartiles
+_ENDED_WELL = ("complete", "completed")
+
+
+def show(report: Report, console: Console, files: dict[str, Path]) -> None:
+    """Print the summary of a report, and at its end where things are.
+
+    Args:
+        report: what to tell.
+        console: where to.
+        files: paths by what they are, such as `bags`.
+    """
+    content = report.content
+    console.print()
+    console.print(_title(report), soft_wrap=True)
+    console.print(_episodes(report.episodes))
+    console.print(_figures(content))
+    width = max(len(name) for name in files)
+    for name, path in files.items():
+        console.print(f"{name:<{width}}  [bold]{_near(path)}[/]", soft_wrap=True, highlight=False)
+
+
+def _title(report: Report) -> Text:
+    content = report.content
+    minutes, seconds = divmod(round(report.run.wall_s), 60)
+    text = Text("twinloop ", style="bold")
+    text.append(content["command"].partition("twinloop ")[2].partition(" ")[0] or "run")
+    text.append(f" · {content['summary']['episodes']} episodes · seed {content['seed']}")
+    text.append(f" · {minutes} min {seconds:02d} s", style="dim")
+    return text
+
+
+def _episodes(episodes: Sequence[EpisodeFigures]) -> RenderableType:
+    if not episodes:
+        return Text("no episode was recorded", style="red")
+    if len(episodes) > _LISTED:
+        rotations = [one.rotation_deg for one in episodes]
+        low, first, third, high = np.percentile(rotations, [0, 25, 75, 100])
+        return Group(
+            Text(
+                f"rotation from {low:.0f}° to {high:.0f}°, middle half {first:.0f}° to {third:.0f}°"
+            ),
+            Text(_faults(episodes), style="yellow") if _faults(episodes) else Text(""),
+        )
+    table = Table(box=None, padding=(0, 1), width=_COLUMNS)
+    for name in ("episode", "steps", "rotation", "return"):
+        table.add_column(name, justify="right", header_style="dim")
+    table.add_column("model", header_style="dim", no_wrap=True, max_width=14)
+    table.add_column("end", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
+    for one in episodes:
+        end = (
+            Text("dropped", style="red") if one.dropped else Text("kept both balls", style="green")
+        )
+        if _is_fault(one):
+            end = Text(one.stop_reason, style="yellow")
+        table.add_row(
+            str(one.index + 1),
+            str(one.steps),
+            f"{one.rotation_deg:.0f}°",
+            f"{one.total_return:.0f}",
+            " ".join(one.models) or "-",
+            end,
+        )
+    return table
+
+
+def _is_fault(one: EpisodeFigures) -> bool:
+    return not one.dropped and one.stop_reason not in _ENDED_WELL
+
+
+def _faults(episodes: Sequence[EpisodeFigures]) -> str:
+    reasons = [one.stop_reason for one in episodes if _is_fault(one)]
+    if not reasons:
+        return ""
+    more = f" and {len(set(reasons)) - 1} more" if len(set(reasons)) > 1 else ""
+    return f"{len(reasons)} ended by a fault: {reasons[0]}{more}"
+
+
+def _figures(content: dict[str, Any]) -> Table:
+    summary = content["summary"]
+    targets = {target["name"]: target for target in content["targets"]}
+    plan = summary["plan_ms"]
+    count = summary["episodes"]
+    rows = [
+        ("rotation, median", _number(summary["rotation_deg_median"], "°"), "rotation_deg_median"),
+        ("at least 90°, kept", _share(summary["success_90"]), ""),
+        ("at least 180°, kept", _share(summary["success_180"]), ""),
+        ("drops", f"{summary['drops']} of {count}{_of(summary['drops'], count)}", "drop_share"),
+        ("plan time, p50", _number(plan["p50"], " ms"), ""),
+        ("plan time, p99", _number(plan["p99"], " ms"), "plan_ms_p99"),
+        ("late steps", _number(summary["late_steps_pct"], " %"), "late_steps_pct"),
+        ("transitions", f"{summary['transitions']}", ""),
+        ("promoted, rejected", f"{summary['promotions']}, {summary['rejections']}", ""),
+    ]
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column()
+    for name, value, target in rows:
+        table.add_row(name, value, _verdict(targets.get(target)))
+    return table
+
+
+def _verdict(target: dict[str, Any] | None) -> Text:
+    if target is None:
+        return Text("")
+    holds = target["holds"]
+    text = Text("holds " if holds else "missed", style="green" if holds else "red")
+    bound = target["bound"].replace("<=", "≤").replace(">=", "≥")
+    share = "share " if target["name"].endswith("_share") else ""
+    text.append(f"  target: {share}{bound}", style="dim")
+    return text
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "not measured" if value is None else f"{value:.1f}{unit}"
+
+
+def _of(part: int, whole: int) -> str:
+    return f" ({100 * part / whole:.0f} %)" if whole else ""
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def _near(path: Path) -> str:
+    """Return a path below the present folder as relative, others as they are."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
