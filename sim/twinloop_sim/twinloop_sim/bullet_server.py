@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pybullet as bullet
-from pybullet_utils.bullet_client import BulletClient
+from pybullet_utils.bullet_client import BulletClient  # type: ignore[import-untyped]
 
 from twinloop_sim.description import hand_joint_names, hand_urdf
 

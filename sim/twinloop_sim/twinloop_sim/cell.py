@@ -151,7 +151,7 @@ class Cell:
         elif start == "cup":
             self.state = self.twin.reset(seeds, hands)
             # Servos give way under the load: the targets stand where the reset put them.
-            self.command[chosen] = self.twin.rest[chosen]
+            self._replace_command(chosen, self.twin.rest[chosen])
             self.ramp.reset(self.command[chosen], chosen)
         else:
             raise ValueError(f"start is {start!r}, expected 'cup' or a CellState")
@@ -217,7 +217,7 @@ class Cell:
     @property
     def sample_age_s(self) -> Array:
         """Age of the ball samples in the observation [N], s."""
-        return (self.tick_count - self._held_at) * self.tick_s
+        return np.asarray((self.tick_count - self._held_at) * self.tick_s)
 
     @property
     def is_observable(self) -> NDArray[np.bool_]:
@@ -256,7 +256,7 @@ class Cell:
         ramp = np.moveaxis(self.ramp.state(), 0, 1)
         ramp[chosen] = state.ramp
         self.ramp.set_state(np.moveaxis(ramp, 1, 0))
-        self.command[chosen] = state.command
+        self._replace_command(chosen, state.command)
         self._tracker.set_state(state.tracker, self.tick_count, chosen)
         self._held[chosen] = state.held
         self._held_at[chosen] = self.tick_count - state.held_ticks
@@ -275,6 +275,11 @@ class Cell:
         if sample is not None:
             self._hold(sample, np.flatnonzero(~sample.stale.any(axis=1)))
         return sample
+
+    def _replace_command(self, hands: list[int], command: Array) -> None:
+        # Callers keep what `command` gave them: it must stay as it was.
+        self.command = self.command.copy()
+        self.command[hands] = command
 
     def _hold(self, sample: Sample, hands: Any) -> None:
         self._held[hands, 0] = sample.position[hands]

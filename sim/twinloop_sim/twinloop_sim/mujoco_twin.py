@@ -115,8 +115,13 @@ class MujocoBatch(BatchTwin):
             ctrl = np.repeat(starts[:, None, 1 : 1 + JOINTS], ticks, axis=1)
             starts = self.advance(starts, ctrl)[:, -1]
             starts[:, 0] = 0.0
-        self.physics[chosen] = starts
+        self._replace(chosen, starts)
         return self.state()
+
+    def _replace(self, hands: list[int], physics: Array) -> None:
+        # States that were given out are views: they must stay as they were.
+        self.physics = self.physics.copy()
+        self.physics[hands] = physics
 
     def _start(self, seed: int) -> Array:
         q, balls = start_state(self.scene, seed)
@@ -184,7 +189,7 @@ class MujocoBatch(BatchTwin):
                     f"mujoco twin: a state of {len(state)} bytes starting {state[:20]!r}, expected "
                     f"{expected} bytes starting {_TAG!r}"
                 )
-        self.physics[chosen] = [np.frombuffer(state[len(_TAG) :]) for state in states]
+        self._replace(chosen, np.stack([np.frombuffer(s[len(_TAG) :]) for s in states]))
         return self.state()
 
     def close(self) -> None:

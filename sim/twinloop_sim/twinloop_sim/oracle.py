@@ -78,8 +78,8 @@ class TrueDynamics:
                     goal = commands[step]
                 ctrl[:, step, tick] = ramp.step(goal)
         start = np.repeat(self._twin.physics, copies, axis=0)
-        ctrl = ctrl.reshape(rows, horizon * cell.period_ticks, JOINTS)
-        physics = self._twin.advance(start, ctrl)[:, cell.period_ticks - 1 :: cell.period_ticks]
+        physics = self._twin.advance(start, ctrl.reshape(rows, -1, JOINTS))
+        physics = physics[:, cell.period_ticks - 1 :: cell.period_ticks]
         states = self._twin.decode(physics.swapaxes(0, 1))
         return torch.from_numpy(self._pack(states, commands))[:, None]
 

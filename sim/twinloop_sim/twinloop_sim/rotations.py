@@ -34,34 +34,18 @@ def matrix_from_quaternion(quaternion: Array) -> Array:
 
 def quaternion_from_matrix(matrix: Array) -> Array:
     """Return unit quaternions [..., 4] with w >= 0 of rotation matrices [..., 3, 3]."""
-    m = matrix
-    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = np.moveaxis(matrix, (-2, -1), (0, 1))
     # Each row is the quaternion times four times one of its components; the largest is safe.
-    rows = np.stack(
+    rows = np.array(
         [
-            _row(1 + xx + yy + zz, m, (2, 1, -1), (0, 2, -1), (1, 0, -1)),
-            _row(m[..., 2, 1] - m[..., 1, 2], m, None, (1, 0, 1), (0, 2, 1), 1 + xx - yy - zz),
-            _row(m[..., 0, 2] - m[..., 2, 0], m, (1, 0, 1), None, (2, 1, 1), 1 - xx + yy - zz),
-            _row(m[..., 1, 0] - m[..., 0, 1], m, (0, 2, 1), (2, 1, 1), None, 1 - xx - yy + zz),
-        ],
-        axis=-2,
+            [1 + xx + yy + zz, zy - yz, xz - zx, yx - xy],
+            [zy - yz, 1 + xx - yy - zz, xy + yx, xz + zx],
+            [xz - zx, xy + yx, 1 - xx + yy - zz, yz + zy],
+            [yx - xy, xz + zx, yz + zy, 1 - xx - yy + zz],
+        ]
     )
+    rows = np.moveaxis(rows, (0, 1), (-2, -1))
     best = np.argmax(np.stack([xx + yy + zz, xx, yy, zz], axis=-1), axis=-1)
     chosen = np.take_along_axis(rows, best[..., None, None], axis=-2)[..., 0, :]
     chosen = chosen / np.linalg.norm(chosen, axis=-1, keepdims=True)
     return np.where(chosen[..., :1] < 0, -chosen, chosen)
-
-
-def _row(
-    w: Array,
-    m: Array,
-    x: tuple[int, int, int] | None,
-    y: tuple[int, int, int] | None,
-    z: tuple[int, int, int] | None,
-    diagonal: Array | None = None,
-) -> Array:
-    parts = [
-        diagonal if ijs is None else m[..., ijs[0], ijs[1]] + ijs[2] * m[..., ijs[1], ijs[0]]
-        for ijs in (x, y, z)
-    ]
-    return np.stack([w, *parts], axis=-1)

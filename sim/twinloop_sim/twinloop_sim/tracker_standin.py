@@ -40,7 +40,7 @@ class Sample:
     Attributes:
         tick: exposure, in ticks of the tracker's count.
         position: [N, 2, 3], m.
-        velocity: of the palm coordinates [N, 2, 3], m/s.
+        velocity: in the world, along the palm's axes [N, 2, 3], m/s.
         covariance: of (position, velocity) [N, 2, 6, 6].
         visible_fraction: [N, 2], 0 to 1.
         stale: [N, 2], no evidence for this position any more.
@@ -67,11 +67,15 @@ class TrackerState:
 def into_palm(state: State) -> tuple[Array, Array]:
     """Return true ball positions [..., 2, 3], m, and velocities, m/s, in the palm frame.
 
-    The velocity is the ball's in the world, turned into palm axes: the palm itself moves little.
+    The velocity is the ball's in the world, along the palm's axes: what the palm itself does to
+    the coordinates is not in it, the joints tell that.
     """
+    return _into_palm(state, state.ball_position, state.ball_velocity)
+
+
+def _into_palm(state: State, position: Array, velocity: Array) -> tuple[Array, Array]:
     rotation = matrix_from_quaternion(state.palm_quaternion)
-    offset = state.ball_position - state.palm_position[..., None, :]
-    return offset @ rotation, state.ball_velocity @ rotation
+    return (position - state.palm_position[..., None, :]) @ rotation, velocity @ rotation
 
 
 class TrackerStandin:
@@ -112,13 +116,13 @@ class TrackerStandin:
         for hand in hands:
             self._noise[hand].clear()
             self._bias[hand] = _BIAS_STD_M * _shared(self._draw(hand)[6:])
-        position, _ = into_palm(state)
         noise = np.stack([self._draw(hand)[:6].reshape(2, 3) for hand in hands])
         self._frame[hands] += 1
-        self._filter.reset(position[hands] + self._bias[hands] + _NOISE_STD_M * noise, hands)
+        seen = state.ball_position[hands] + self._bias[hands] + _NOISE_STD_M * noise
+        self._filter.reset(seen, hands)
         self._pending.clear()
         self._last_tick = last
-        return self._sample(last, np.ones((self.hands, 2)))
+        return self._sample(state, last, np.ones((self.hands, 2)))
 
     def is_due(self, tick: int) -> bool:
         """Tell whether a frame is exposed at a tick."""
@@ -134,12 +138,11 @@ class TrackerStandin:
         keep = np.exp(-dt / _BIAS_TIME_S)
         kick = _BIAS_STD_M * np.sqrt(1.0 - keep**2)
         self._bias = keep * self._bias + kick * _shared(drawn[:, 6:])
-        position, _ = into_palm(state)
         noise = _NOISE_STD_M * drawn[:, :6].reshape(-1, 2, 3)
         noise /= np.maximum(fraction, _LEAST_VISIBLE)[..., None]
-        self._filter.update(dt, position + self._bias + noise, fraction)
+        self._filter.update(dt, state.ball_position + self._bias + noise, fraction)
         self._last_tick = tick
-        self._pending.append(self._sample(tick, fraction))
+        self._pending.append(self._sample(state, tick, fraction))
 
     def deliver(self, tick: int) -> Sample | None:
         """Return the sample that becomes available at `tick`, if one does."""
@@ -147,12 +150,14 @@ class TrackerStandin:
             return self._pending.pop(0)
         return None
 
-    def _sample(self, tick: int, fraction: Array) -> Sample:
+    def _sample(self, state: State, tick: int, fraction: Array) -> Sample:
+        # Balls fly straight in the world, not in the moving palm: that is where they are filtered.
         balls = self._filter
+        position, velocity = _into_palm(state, balls.position, balls.velocity)
         return Sample(
             tick,
-            balls.position.copy(),
-            balls.velocity.copy(),
+            position,
+            velocity,
             balls.covariance(),
             fraction,
             balls.is_stale,

@@ -18,7 +18,11 @@ Array = NDArray[np.float64]
 
 
 class Visibility:
-    """Casts rays from the cameras of a scene that sit on links of the hand's mount."""
+    """Casts rays from the cameras of a scene that sit on links of the hand's mount.
+
+    Attributes:
+        eyes: the cameras' places [K, 3], m, world.
+    """
 
     def __init__(self, scene: SceneSettings) -> None:
         prefix = joint_prefix(scene.side)
@@ -31,8 +35,7 @@ class Visibility:
         self._ends = np.stack([[shape.start, shape.end] for shape in shapes])  # [C, 2, 3]
         self._thickness = np.array([shape.radius for shape in shapes] + [self._radius_m])
         cameras = tuple(c.link for c in scene.cameras.values() if c.link is not None)
-        position, rotation = Chain(urdf, (), cameras).poses(np.zeros(0))
-        self._eye, self._rotation = position, rotation  # [K, 3], [K, 3, 3]
+        self.eyes, self._rotation = Chain(urdf, (), cameras).poses(np.zeros(0))
         self._disc = _disc_points()
 
     def fractions(self, q: Array, balls: Array) -> Array:
@@ -57,7 +60,7 @@ class Visibility:
 
     def _into_cameras(self, points: Array) -> Array:
         """World points [N, ..., 3] in each camera's optical frame [K, N, ..., 3]."""
-        return np.stack([(points - e) @ r for e, r in zip(self._eye, self._rotation, strict=True)])
+        return np.stack([(points - e) @ r for e, r in zip(self.eyes, self._rotation, strict=True)])
 
     def _covered(self, lines: Array, centres: Array) -> NDArray[np.bool_]:
         """Which disc points [K, N, 2, P] of the balls are covered by lines [K, N, 2, C, 2, 3]."""

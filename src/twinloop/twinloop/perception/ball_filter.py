@@ -24,7 +24,7 @@ class BallFilterSettings:
         stale_after_s: time out of sight after which a position is no evidence any more, s.
     """
 
-    acceleration_density: float = 0.3
+    acceleration_density: float = 0.05
     measurement_std_m: float = 0.0005
     bias_std_m: float = 0.003
     initial_velocity_std: float = 0.1
@@ -81,7 +81,7 @@ class BallFilter:
         fraction = np.broadcast_to(np.asarray(visible_fraction, dtype=np.float64), self.shape)
         seen = fraction > 0.0
         if not np.isfinite(np.where(seen[..., None], measured, 0.0)).all():
-            raise ValueError(f"ball filter: a visible ball at {measured}, expected finite metres")
+            raise ValueError(f"ball filter: a visible ball at {measured!r}, expected finite metres")
         self._predict(dt)
         self._correct(np.asarray(measured, dtype=np.float64), fraction, seen)
         self.unseen_s = np.where(seen, 0.0, self.unseen_s + dt)
