@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from twinloop.nodes import qos
+
 CELL = Path(__file__).with_name("synthetic_cell.py")
-RECORDER = "from twinloop.nodes.recorder import main; main()"
 
 
 class Processes:
@@ -49,9 +55,17 @@ class Processes:
     ) -> subprocess.Popen[str]:
         """Start a recorder; `before` runs in its process first."""
         given = {"record_dir": record_dir, "source": "synthetic"} | parameters
-        arguments = [f"-p{name}:={value}" for name, value in given.items()]
-        command = [sys.executable, "-c", RECORDER, "--ros-args"]
-        return self._start([*command, *(part for a in arguments for part in ("-p", a[2:]))], before)
+        return self.node("twinloop.nodes.recorder", before, **given)
+
+    def node(
+        self, module: str, before: Callable[[], None] | None = None, **parameters: object
+    ) -> subprocess.Popen[str]:
+        """Start the `main` of a node's module with ROS parameters."""
+        command = [sys.executable, "-c", f"from {module} import main; main()", "--ros-args"]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name}:={text}"]
+        return self._start(command, before)
 
     def cell(self, episodes: int, steps: int, subscribers: int = 2) -> subprocess.Popen[str]:
         return self._start([sys.executable, str(CELL), str(episodes), str(steps), str(subscribers)])
@@ -69,6 +83,40 @@ class Processes:
         )
         self._running.append(process)
         return process
+
+
+class Observer:
+    """Keeps what nodes of a domain say of themselves."""
+
+    def __init__(self, domain: int) -> None:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self.statuses: dict[str, DiagnosticStatus] = {}
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("observer", context=self._context)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._take, qos.DIAGNOSTICS)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _take(self, array: DiagnosticArray) -> None:
+        self.statuses |= {status.name: status for status in array.status}
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def values(self, name: str) -> dict[str, str]:
+        status = self.statuses.get(name)
+        return {value.key: value.value for value in status.values} if status else {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        rclpy.shutdown(context=self._context)
+        self._thread.join()
 
 
 def wait_for_line(process: subprocess.Popen[str], start: str) -> str:

@@ -3,27 +3,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
-from bag_processes import Processes, interrupt, wait_for_line, wait_until
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from bag_processes import Observer, Processes, interrupt, wait_for_line, wait_until
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
-from twinloop.bags import EpisodeWriter, complete_bags, metadata, read_messages, unfinished_bags
+from twinloop.bags import (
+    BagError,
+    EpisodeWriter,
+    complete_bags,
+    metadata,
+    read_messages,
+    unfinished_bags,
+)
 from twinloop.bags.check import check
 from twinloop.bags.episodes import episode
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.types import message_class, serialize
-from twinloop.nodes import qos
+from twinloop.nodes.replay import replay
 
 from twinloop import contract
 
@@ -37,83 +41,63 @@ def processes() -> Iterator[Processes]:
         yield running
 
 
-class Observer:
-    """Keeps what nodes say of themselves, and samples."""
-
-    def __init__(self, domain: int) -> None:
-        self.statuses: dict[str, DiagnosticStatus] = {}
-        self.samples: list[object] = []
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self.node = rclpy.create_node("observer", context=self._context)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._take, qos.DIAGNOSTICS)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _take(self, array: DiagnosticArray) -> None:
-        self.statuses |= {status.name: status for status in array.status}
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
-
-    def values(self, name: str) -> dict[str, str]:
-        status = self.statuses.get(name)
-        return {value.key: value.value for value in status.values} if status else {}
-
-    def close(self) -> None:
-        rclpy.shutdown(context=self._context)
-        self._thread.join()
-
-
 @pytest.fixture
-def observer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Observer]:
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    watching = Observer(DOMAIN)
-    yield watching
-    watching.close()
+def observer() -> Iterator[Observer]:
+    with Observer(DOMAIN) as watching:
+        yield watching
 
 
-def test_each_episode_becomes_a_sound_bag(processes: Processes, tmp_path: Path) -> None:
-    gains = tmp_path / "gains.yaml"
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Bags of two episodes of ten steps."""
+    folder = tmp_path_factory.mktemp("recorded")
+    gains = folder / "gains.yaml"
     gains.write_text("kp: 3.0\n")
-    recorder = processes.recorder(tmp_path / "bags", controller=gains, chunk_age_s=0.2)
-    cell = processes.cell(episodes=2, steps=12)
-    assert cell.wait(timeout=40) == 0
-    assert interrupt(recorder) == 0
-    bags = complete_bags(tmp_path / "bags")
-    assert [b.name for b in bags] == ["episode_000000_synthetic-0", "episode_000001_synthetic-1"]
-    for bag in bags:
+    with Processes(DOMAIN) as processes:
+        recorder = processes.recorder(folder / "bags", controller=gains, chunk_age_s=0.2)
+        assert processes.cell(episodes=2, steps=10).wait(timeout=60) == 0
+        assert interrupt(recorder) == 0
+    return complete_bags(folder / "bags")
+
+
+def test_each_episode_becomes_a_sound_bag(recorded: list[Path]) -> None:
+    names = [bag.name for bag in recorded]
+    assert names == ["episode_000000_synthetic-0", "episode_000001_synthetic-1"]
+    for bag in recorded:
         report = check(bag, CONTRACT)
         assert report.is_sound, report.findings
         counts = {topic.topic: topic.messages for topic in report.topics}
-        assert counts["/plan_stats"] == 12
-        assert counts["/joint_states"] > 12 * 10
+        assert counts["/plan_stats"] == 10
+        assert counts["/joint_states"] > 10 * 10
         assert {"/balls", "/truth", "/guard_status", "/model", "/emergency_stop"} <= set(counts)
-        recorded = episode(bag, CONTRACT)
-        assert len(recorded) == 12
-        assert recorded.meta["source"] == "synthetic"
-        assert recorded.meta["controller"] == {"kp": 3.0}
-        assert recorded.meta["seed"] == 7
-        assert recorded.meta["stop_reason"] == "time is up"
-    (command,) = [topic for topic in metadata(bags[0]).topics if topic.name == "/command"]
-    assert command.qos[0]["deadline"] == {"sec": 0, "nsec": 500_000_000}
+        about = episode(bag, CONTRACT).meta
+        assert len(episode(bag, CONTRACT)) == 10
+        assert about["source"] == "synthetic"
+        assert about["controller"] == {"kp": 3.0}
+        assert about["seed"] == 7
+        assert about["model_version"] == "v0001"
+        assert about["stop_reason"] == "time is up"
 
 
-def test_the_action_is_the_applied_goal_and_not_the_command(
-    processes: Processes, tmp_path: Path
-) -> None:
-    recorder = processes.recorder(tmp_path)
-    assert processes.cell(episodes=1, steps=8).wait(timeout=40) == 0
-    assert interrupt(recorder) == 0
-    (bag,) = complete_bags(tmp_path)
-    asked = [m.decode() for m in read_messages(bag, ["/command"])]
-    wanted = max(max(abs(p) for p in command.points[0].positions) for command in asked)
-    assert wanted > 0.5
+def test_the_profiles_that_publishers_offer_are_recorded(recorded: list[Path]) -> None:
+    profiles = {topic.name: topic.qos[0] for topic in metadata(recorded[0]).topics}
+    assert profiles["/command"]["deadline"] == {"sec": 0, "nsec": 500_000_000}
+    assert profiles["/joint_states"]["reliability"] == "best_effort"
+    assert profiles["/episode_status"]["durability"] == "transient_local"
+
+
+def test_the_action_is_the_applied_goal_and_not_the_command(recorded: list[Path]) -> None:
+    asked = [m.decode() for m in read_messages(recorded[0], ["/command"])]
+    assert max(max(abs(p) for p in command.points[0].positions) for command in asked) > 0.5
     # The synthetic guard clips at 0.5 rad.
-    assert abs(episode(bag, CONTRACT).actions).max() == pytest.approx(0.5)
+    assert abs(episode(recorded[0], CONTRACT).actions).max() == pytest.approx(0.5)
+
+
+def test_recorded_bytes_are_what_ros_takes_them_for(recorded: list[Path]) -> None:
+    for message in read_messages(recorded[0], ["/joint_states"]):
+        ours, theirs = message.decode(), deserialize_message(message.cdr, JointState)
+        assert list(ours.name) == list(theirs.name)
+        assert ours.position.tolist() == theirs.position.tolist()
 
 
 def test_a_killed_recorder_leaves_a_bag_that_the_next_one_repairs(
@@ -194,44 +178,24 @@ def test_a_record_dir_that_cannot_be_made_ends_the_node_with_a_reason(
 def test_replay_publishes_a_bag_again(
     observer: Observer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from twinloop.nodes.replay import replay
-
     text_type = "std_msgs/msg/String"
     texts = [f"message {i}" for i in range(20)]
     with EpisodeWriter(tmp_path / "bag", EpisodeMetadata(episode_id="a", task="none")) as writer:
         for i, text in enumerate(texts):
             cdr = serialize(message_class(text_type)(data=text), text_type)
             writer.write_raw("/left/text", text_type, cdr, i * 10_000_000)
-    observer.node.create_subscription(
-        String, "/left/text", lambda message: observer.samples.append(message.data), 50
-    )
+    heard: list[str] = []
+    observer.node.create_subscription(String, "/left/text", lambda m: heard.append(m.data), 50)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     assert replay(tmp_path / "bag", rate=2.0, clock=True) == 20
-    wait_until(lambda: len(observer.samples) == 20)
-    assert observer.samples == texts
+    wait_until(lambda: len(heard) == 20)
+    assert heard == texts
 
 
 def test_replay_names_topics_that_are_not_in_the_bag(tmp_path: Path) -> None:
-    from twinloop.bags import BagError
-    from twinloop.nodes.replay import replay
-
     with EpisodeWriter(tmp_path / "bag", EpisodeMetadata(episode_id="a", task="none")) as writer:
         writer.add_topic("/text", "std_msgs/msg/String")
     with pytest.raises(BagError, match="has no topic /speech; it has /text"):
         replay(tmp_path / "bag", topics=["/speech"])
     with pytest.raises(ValueError, match="rate is 0, expected more than 0"):
         replay(tmp_path / "bag", rate=0.0)
-
-
-def test_joint_states_are_what_the_type_says(processes: Processes, tmp_path: Path) -> None:
-    """The bytes on the wire are read by the definitions that the bag reader has."""
-    recorder = processes.recorder(tmp_path)
-    assert processes.cell(episodes=1, steps=3).wait(timeout=40) == 0
-    assert interrupt(recorder) == 0
-    (bag,) = complete_bags(tmp_path)
-    from rclpy.serialization import deserialize_message
-
-    for message in read_messages(bag, ["/joint_states"]):
-        ours, theirs = message.decode(), deserialize_message(message.cdr, JointState)
-        assert list(ours.name) == list(theirs.name)
-        assert ours.position.tolist() == theirs.position.tolist()

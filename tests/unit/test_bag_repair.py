@@ -85,8 +85,8 @@ def test_a_file_cut_anywhere_keeps_every_whole_chunk(sound_bag: Path, tmp_path: 
     content = only_file(sound_bag).read_bytes()
     found = chunks(only_file(sound_bag))
     everything = raw_messages(sound_bag)
-    edges = [c.offset + d for c in found for d in (-1, 0, 1, 8, 9, 40, c.length - 1, c.length)]
-    inside = np.linspace(1, len(content) - 1, 40).astype(int).tolist()
+    edges = [c.offset + d for c in found[:3] for d in (0, 1, 9, 40, c.length - 1, c.length)]
+    inside = np.linspace(1, len(content) - 1, 20).astype(int).tolist()
     for number, cut in enumerate(sorted({*edges, *inside})):
         bag = broken_copy(sound_bag, tmp_path / f"cut{number}", content[:cut])
         whole = [c for c in found if c.offset + c.length <= cut]
@@ -107,9 +107,9 @@ def test_a_flipped_byte_costs_one_chunk_at_most(sound_bag: Path, tmp_path: Path)
     most = max(len(c.contents) for c in found)
     generator = random.Random(0)
     # Every bit of a chunk's and of an index' beginning, and random bits anywhere.
-    structure = [found[0].offset + d + e for d in (0, found[0].length) for e in (0, 1, 2, 8, 30)]
+    structure = [found[0].offset + d + e for d in (0, found[0].length) for e in (0, 1, 30)]
     places = [(place, bit) for place in structure for bit in range(8)]
-    places += [(generator.randrange(len(content)), generator.randrange(8)) for _ in range(60)]
+    places += [(generator.randrange(len(content)), generator.randrange(8)) for _ in range(40)]
     for number, (place, bit) in enumerate(places):
         flipped = bytearray(content)
         flipped[place] ^= 1 << bit
@@ -293,7 +293,7 @@ def test_a_chunk_with_a_right_checksum_and_nonsense_inside_is_damage(tmp_path: P
         repair(bag)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_damage_ends_in_a_repair_or_a_named_error(sound_bag: Path, data: st.DataObject) -> None:
     content = bytearray(only_file(sound_bag).read_bytes())

@@ -39,6 +39,7 @@ from twinloop.contract import Contract
 _GAP_FACTOR = 5.0
 _GAP_FLOOR_S = 0.05
 _MIN_REGULAR = 20
+_PLAN_STATS = "twinloop_interfaces/msg/PlanStats"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def check(path: Path | str, contract: Contract | None = None) -> CheckReport:
     if information is not None:
         findings.extend(_check_against_metadata(folder, information, topics))
         critical = _check_contract(information, contract, findings)
-    findings.extend(_check_topics(topics, critical))
+    findings.extend(_check_topics(topics, critical, _span_of_steps(topics)))
     cadences = tuple(_cadence(name, topics[name]) for name in sorted(topics))
     return CheckReport(folder, tuple(findings), cadences)
 
@@ -330,7 +331,19 @@ def _check_contract(
     return needed
 
 
-def _check_topics(topics: dict[str, _TopicState], critical: set[str]) -> Iterator[Finding]:
+def _span_of_steps(topics: dict[str, _TopicState]) -> tuple[int, int]:
+    """Return the log times [ns] of the first and last control step, if any; else no bounds.
+
+    Before and after them a reset may have moved a twin's clock, which is no loss.
+    """
+    steps = [state for state in topics.values() if state.type == _PLAN_STATS]
+    times = [time for state in steps for time in state.times_ns]
+    return (min(times), max(times)) if times else (0, 2**64)
+
+
+def _check_topics(
+    topics: dict[str, _TopicState], critical: set[str], span_ns: tuple[int, int]
+) -> Iterator[Finding]:
     for name, state in sorted(topics.items()):
         if state.undecodable:
             text = f"{name}: {state.undecodable} messages are no {state.type}"
@@ -342,17 +355,19 @@ def _check_topics(topics: dict[str, _TopicState], critical: set[str]) -> Iterato
         if state.stamps_backwards:
             text = f"{name}: header stamps go back {state.stamps_backwards} times"
             yield Finding("warning", "order", text)
-        gap = _gap(state)
+        gap = _gap(state, span_ns)
         if gap is not None:
             yield Finding("warning", "gap", f"{name}: nothing for {gap:.3f} s")
 
 
-def _gap(state: _TopicState) -> float | None:
+def _gap(state: _TopicState, span_ns: tuple[int, int]) -> float | None:
     """Return the longest pause [s] of a topic with a steady rate, None if there is none."""
-    if len(state.times_ns) < _MIN_REGULAR:
+    times = sorted(time for time in state.times_ns if span_ns[0] <= time <= span_ns[1])
+    if len(times) < _MIN_REGULAR:
         return None
-    steps_s = np.diff(np.sort(np.array(state.times_ns, dtype=np.float64))) / 1e9
-    usual = float(np.median(steps_s))
+    steps_s = np.diff(np.array(times, dtype=np.float64)) / 1e9
+    # Not the median: a twin in lock-step repeats samples in bursts.
+    usual = float(np.quantile(steps_s, 0.9))
     longest = float(steps_s.max())
     return longest if longest > max(_GAP_FACTOR * usual, _GAP_FLOOR_S) else None
 

@@ -43,8 +43,8 @@ class RecordedStep:
     """The observation [O] that the live planner had."""
     observation: Vector | None
     """The same, assembled from the recorded topics; None where a sample was not recorded."""
-    action: Vector | None
-    """The goal [A] that the guard applied; None where none was recorded up to this step."""
+    action: Vector
+    """The goal [A] that the guard applied."""
     after: Vector | None
     """The observation one period later, where no further step follows and samples are there."""
 
@@ -59,9 +59,10 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
 
     Observations are assembled from the recorded topics, from exactly the samples that the planner
     used. The action of a step is the goal that the guard applied for it, or, where the guard
-    refused the command, the goal that stayed in force. The observation after the last step is
-    assembled as a live node would have, one period later. A step that is missing, or whose samples
-    or goal were not recorded, ends a run. `meta` is the bag's metadata and `first_step`.
+    refused the command, the goal that stayed in force. The observation after the last step is the
+    one with which the planner closed the episode, or else what a live node would have assembled
+    one period later. A step that is missing, or one of whose samples was not recorded, ends a run.
+    `meta` is the bag's metadata and `first_step`.
 
     Raises:
         BagError: the bag is damaged, was recorded under another contract, lacks a topic or holds
@@ -75,8 +76,7 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
         observations = [step.observation for step in run if step.observation is not None]
         if run[-1].after is not None:
             observations.append(run[-1].after)
-        actions = [step.action for step in run if step.action is not None]
-        actions = actions[: len(observations) - 1]
+        actions = [step.action for step in run[: len(observations) - 1]]
         if actions:
             meta = about.model_dump(exclude={"contract"}) | {"first_step": run[0].step}
             try:
@@ -89,7 +89,10 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
 
 
 def recorded_steps(path: Path | str, contract: Contract) -> list[RecordedStep]:
-    """Return all control steps of a bag, with the live vectors beside those of the bag.
+    """Return the control steps of a bag, with the live vectors beside those of the bag.
+
+    Steps before the first recorded goal, as where a recorder was restarted amid an episode, are
+    left out: what was applied is not known for them.
 
     Raises:
         BagError: see `episodes`.
@@ -125,7 +128,9 @@ class _Recorded:
         relative = {*self._assembler.topics, self._goal.topic, PLAN_STATS, EPISODE_STATUS}
         self._names = {about.topic(name): name for name in relative}
         messages = list(read_messages(folder, self._names))
-        self._stats = self._planned(messages, about.episode_id)
+        self._stats: dict[int, Any] = {}
+        self._closing: dict[int, Any] = {}
+        self._note_steps(messages, about.episode_id)
         self._after = self._feed(messages)
 
     def steps(self) -> list[RecordedStep]:
@@ -133,34 +138,42 @@ class _Recorded:
         result = []
         for stamp, stats in sorted(self._stats.items()):
             in_force = bisect_right(stamps, stamp) - 1
+            if in_force < 0:
+                continue
             result.append(
                 RecordedStep(
                     step=int(stats.step),
                     stamp_ns=stamp,
                     live=np.asarray(stats.observation, dtype=np.float32),
                     observation=self._observation(stats),
-                    action=self._goals[stamps[in_force]] if in_force >= 0 else None,
-                    after=self._after.get(stamp),
+                    action=self._goals[stamps[in_force]],
+                    after=self._closing_observation(stamp),
                 )
             )
         return result
 
-    def _planned(self, messages: list[BagMessage], episode_id: str) -> dict[int, Any]:
-        """Return the PlanStats of this episode's steps by their stamp [ns]."""
-        stats = (self._decode(m) for m in messages if self._names[m.topic] == PLAN_STATS)
-        steps = {
-            stamp_of(one): one
-            for one in stats
-            if one.episode_id == episode_id and not one.stop_reason
-        }
-        for one in steps.values():
-            if len(one.channel_stamps) != len(one.channels):
+    def _note_steps(self, messages: list[BagMessage], episode_id: str) -> None:
+        """Keep the PlanStats of this episode by their stamp [ns]: of its steps, and of its end."""
+        for message in messages:
+            if self._names[message.topic] != PLAN_STATS:
+                continue
+            stats = self._decode(message)
+            if len(stats.channel_stamps) != len(stats.channels):
                 raise BagError(
                     self._folder,
-                    f"step {one.step}: {len(one.channels)} channels and "
-                    f"{len(one.channel_stamps)} stamps",
+                    f"step {stats.step}: {len(stats.channels)} channels and "
+                    f"{len(stats.channel_stamps)} stamps",
                 )
-        return steps
+            if stats.episode_id == episode_id:
+                kind = self._closing if stats.stop_reason else self._stats
+                kind[stamp_of(stats)] = stats
+
+    def _closing_observation(self, stamp: int) -> Vector | None:
+        """Return the observation after the step at `stamp`, if no step follows it."""
+        for closing_stamp, stats in self._closing.items():
+            if self._follows(closing_stamp, stamp) and len(stats.channels):
+                return self._observation(stats)
+        return self._after.get(stamp)
 
     def _feed(self, messages: list[BagMessage]) -> dict[int, Vector]:
         """Feed the assembler in the order of arrival.
@@ -257,7 +270,7 @@ def _unbroken(steps: list[RecordedStep], period_s: float) -> list[list[RecordedS
         if run and not _follows(step.stamp_ns, run[-1].stamp_ns, period_s):
             run = []
             runs.append(run)
-        if step.observation is None or step.action is None:
+        if step.observation is None:
             runs.append([])
         else:
             run.append(step)

@@ -35,7 +35,7 @@ class EpisodeMetadata(BaseModel):
     """What the robot was: `mujoco`, `pybullet`, or a robot's name."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     model_version: str = ""
-    """At the start; `plan_stats` has it for every step."""
+    """The last one; `plan_stats` has it for every step."""
     contract: dict[str, Any] = Field(default_factory=dict)
     contract_hash: str = ""
     controller: dict[str, Any] = Field(default_factory=dict)

@@ -67,6 +67,7 @@ class EpisodeState:
     rotation_deg: float
     dropped: bool
     stop_reason: str
+    model_version: str = ""
 
 
 @dataclass
@@ -167,6 +168,8 @@ class EpisodeRecording:
                 "stop_reason": state.stop_reason,
                 "steps": state.step,
             }
+            if state.model_version:
+                bag.outcome["model_version"] = state.model_version
         if state.phase == RESETTING:
             self._finish()
         elif bag.close_at_ns is None:

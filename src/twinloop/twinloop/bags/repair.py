@@ -262,6 +262,7 @@ def _outcome(episode: EpisodeMetadata | None, status: bytes | None) -> dict[str,
         "rotation_deg": float(last.rotation_deg) if math.isfinite(last.rotation_deg) else None,
         "dropped": bool(last.dropped),
         "stop_reason": str(last.stop_reason),
+        "model_version": str(last.model_version) or episode.model_version,
     }
 
 

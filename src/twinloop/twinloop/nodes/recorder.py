@@ -7,7 +7,6 @@ remapped them, so that readers need no knowledge of the launch.
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +35,9 @@ from twinloop.bags.recording import (
 )
 from twinloop.bags.repair import repair_unfinished
 from twinloop.nodes.base import ERROR, OK, Health, Node, run
+from twinloop.nodes.messages import message_class
 from twinloop.nodes.parameters import ParameterSpec
+from twinloop.paths import share
 from twinloop_interfaces.msg import EpisodeStatus
 
 # Deep, because a recorder must not lose what it is late to take.
@@ -63,7 +64,9 @@ class Recorder(Node):
         ParameterSpec("record_dir", "runs/bags", "Folder that gets one folder per episode"),
         ParameterSpec("task", "baoding", "Task whose contract the topics and vectors follow"),
         ParameterSpec("source", "", "What the robot is: mujoco, pybullet or a robot's name"),
-        ParameterSpec("controller", "", "YAML file with the joint controller's gains, if any"),
+        ParameterSpec(
+            "controller", "", "YAML file with the joint controller's gains; that of a known twin"
+        ),
         ParameterSpec("chunk_kib", 64, "Size of a chunk, lost when killed [KiB]", 4, 4096),
         ParameterSpec("chunk_age_s", 1.0, "Age at which a chunk is written out [s]", 0.05, 60.0),
         ParameterSpec("before_s", 1.0, "Recorded from before an episode's start [s]", 0.0, 10.0),
@@ -84,7 +87,9 @@ class Recorder(Node):
 
     def configure(self) -> None:
         self._contract = contract.load(self.param("task"))
-        self._controller = _read_yaml(self.param("controller"))
+        self._controller = _read_yaml(
+            self.param("controller") or _twin_settings(self.param("source"))
+        )
         record_dir = Path(self.param("record_dir")).expanduser().resolve()
         record_dir.mkdir(parents=True, exist_ok=True)
         if self.param("repair"):
@@ -112,7 +117,7 @@ class Recorder(Node):
         for name, type_name, kind in topics:
             callback = self._on_status if name == _STATUS else self._on_message
             subscription = self.create_subscription(
-                _message_class(type_name),
+                message_class(type_name),
                 name,
                 partial(callback, self._name_in_bag(name)),
                 _requested(kind),
@@ -186,6 +191,7 @@ class Recorder(Node):
             rotation_deg=status.rotation_deg,
             dropped=status.dropped,
             stop_reason=status.stop_reason,
+            model_version=status.model_version,
         )
         self._recording.update(state, now_ns)
 
@@ -277,13 +283,16 @@ def _stored_profile(profile: QoSProfile) -> dict[str, Any]:
     )
 
 
-def _message_class(type_name: str) -> Any:
-    package, _, name = type_name.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
+def _twin_settings(source: str) -> Path | None:
+    """Return the file with the gains of a twin; None for anything else."""
+    try:
+        return share("config", "twin", f"{source}.yaml")
+    except FileNotFoundError:
+        return None
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    if not path:
+def _read_yaml(path: str | Path | None) -> dict[str, Any]:
+    if path is None:
         return {}
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import threading
 import time
@@ -19,6 +18,7 @@ from twinloop.bags.errors import BagError
 from twinloop.bags.metadata import TopicInformation
 from twinloop.bags.read import metadata, read_messages
 from twinloop.nodes import qos
+from twinloop.nodes.messages import message_class
 
 _DEPTH = 100
 
@@ -111,11 +111,10 @@ def _wanted(path: Path | str, topics: Collection[str] | None) -> list[TopicInfor
 
 
 def _message_class(path: Path | str, type_name: str) -> Any:
-    package, _, name = type_name.split("/")
     try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        raise BagError(path, f"needs {type_name}, which is not installed") from error
+        return message_class(type_name)
+    except ValueError as error:
+        raise BagError(path, str(error)) from error
 
 
 def _qos(topic: TopicInformation) -> QoSProfile:
