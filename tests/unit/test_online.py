@@ -44,6 +44,7 @@ class Cell:
             "registry": str(self.root / "registry"),
             "train_updates": 80,
             "learning_rate": 2e-3,
+            "priority": "normal",
         }
         return LearnerConfig(**values | changes)
 
@@ -129,7 +130,7 @@ def test_new_bags_become_a_promoted_model_in_a_process_of_the_lowest_priority(
     shutil.copytree(cell.bags / "episode_000", cell.bags / "corrupt")
     for file in (cell.bags / "corrupt").glob("*.mcap"):
         os.truncate(file, file.stat().st_size // 2)
-    learner = OnlineLearner(cell.config())
+    learner = OnlineLearner(cell.config(priority="idle"))
     learners.append(learner)
     started = until(learner, lambda events: "bag_read" in kinds(events))
     pid = learner.child_pid

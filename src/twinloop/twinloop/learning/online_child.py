@@ -8,6 +8,7 @@ also because its holder was killed, the process ends at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -19,7 +20,6 @@ BUSY = 3
 
 def main() -> int:
     """Run one job; returns the exit status, `BUSY` where another learner works here."""
-    lower_priority()
     events = _claim_output()
 
     def report(kind: str, message: str, **values: Any) -> None:
@@ -28,6 +28,7 @@ def main() -> int:
 
     config = sys.stdin.readline()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    lower_priority(json.loads(config).get("priority"))
     # Only now, because these imports take seconds of processor time.
     from twinloop.learning.online_job import LearnerBusy, LearnerConfig, run_job
 
@@ -42,13 +43,16 @@ def main() -> int:
     return 0
 
 
-def lower_priority() -> None:
-    """Take only the processor time that nobody else wants."""
+def lower_priority(priority: str) -> None:
+    """Yield to other processes: `idle` takes only the processor time that nobody else wants, `low`
+    a small share of it, `normal` as much as any."""
+    if priority == "normal":
+        return
     os.nice(19)
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):
-        return  # not on this system; niceness has to do
+    if priority == "idle":
+        # Where the system does not have it, niceness has to do.
+        with contextlib.suppress(AttributeError, OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _claim_output() -> Any:

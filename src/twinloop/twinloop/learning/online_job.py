@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,6 +57,7 @@ class LearnerConfig(BaseModel):
     keep_rejected: int = Field(default=5, ge=0)
     seed: int = 0
     threads: int = Field(default=1, ge=1)
+    priority: Literal["idle", "low", "normal"] = "idle"
     gate: GateConfig = GateConfig()
 
     @property
