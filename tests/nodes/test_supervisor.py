@@ -20,6 +20,8 @@ from std_srvs.srv import Trigger
 from twinloop.launching import LaunchLine, LaunchRunner, load_launch_file
 from twinloop.nodes import qos
 
+from twinloop_interfaces.msg import GuardStatus
+
 DUMMY = Path(__file__).with_name("dummy_node.py")
 # Domains above 101 collide with the ports of ordinary programs.
 DOMAIN = 30 + os.getpid() % 60
@@ -30,6 +32,7 @@ LAUNCH = """<launch>
     <param name="nodes" value="[front, back, side]"/>
     <param name="dependencies" value="['side:']"/>
     <param name="kill_after_s" value="1.5"/>
+    <param name="rearm_lost_heartbeat" value="true"/>
   </node>
 </launch>"""
 DUMMY_TAG = """<executable name="{name}" output="screen"
@@ -63,6 +66,9 @@ class Cell:
             DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS
         )
         self.node.create_subscription(Bool, "emergency_stop", self._on_stop, qos.HEARTBEAT)
+        self.node.create_service(Trigger, "rearm", self._on_rearm)
+        self.guard_status = self.node.create_publisher(GuardStatus, "guard_status", qos.latched())
+        self.rearmed = 0
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._is_over = False
@@ -117,6 +123,11 @@ class Cell:
         self.wait(future.done)
         return future.result()
 
+    def _on_rearm(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.rearmed += 1
+        response.success = True
+        return response
+
     def _spin(self) -> None:
         while not self._is_over:
             self._executor.spin_once(timeout_sec=0.1)
@@ -162,6 +173,24 @@ def test_nodes_come_up_in_order_and_the_emergency_stop_beats(cell):
     cell.wait(lambda: cell.stops[-5:] == [True] * 5)
     assert cell.call("release_emergency_stop").success
     cell.wait(lambda: cell.stops[-5:] == [False] * 5)
+
+
+def test_only_a_guard_that_lost_the_heartbeat_is_rearmed(cell):
+    def stopped(reason: str) -> None:
+        for _ in range(6):
+            cell.guard_status.publish(GuardStatus(state=GuardStatus.EMERGENCY_STOP, reason=reason))
+            heard = len(cell.stops)
+            cell.wait(lambda heard=heard: len(cell.stops) >= heard + 5)
+
+    cell.wait(lambda: len(cell.stops) >= 25)
+    stopped("emergency stop pressed")
+    assert cell.rearmed == 0
+    stopped("emergency-stop heartbeat lost")
+    cell.wait(lambda: cell.rearmed >= 1)
+    assert cell.call("press_emergency_stop").success
+    rearmed = cell.rearmed
+    stopped("emergency-stop heartbeat lost")
+    assert cell.rearmed == rearmed
 
 
 def test_a_killed_node_is_active_again_within_five_seconds(cell):

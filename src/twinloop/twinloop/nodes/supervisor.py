@@ -27,8 +27,13 @@ from twinloop.safety.supervision import (
     Transition,
 )
 from twinloop.safety.supervision_policy import Policy, parse_dependencies
+from twinloop_interfaces.msg import GuardStatus
 
 _PERIOD_S = 0.05
+_NICENESS = -10
+# What a guard gives as the reason of such a stop; a press has another.
+_LOST = "heartbeat lost"
+_REARM_AFTER_S = 1.0
 _POLICY = Policy()
 _IDS = {
     "configure": TransitionMessage.TRANSITION_CONFIGURE,
@@ -40,8 +45,9 @@ _IDS = {
 class SupervisorNode(Node):
     """Wires a Supervision to heartbeats and lifecycle services.
 
-    The emergency stop beats from the first moment on, whatever this node's own state: a robot
-    takes its silence for a press.
+    The emergency stop begins to beat when all nodes are up, or when it is pressed, and never ends:
+    from the first beat on a robot takes silence for a press. While processes start, beats come too
+    late on a small machine, and nothing can move yet.
     """
 
     parameters = (
@@ -74,19 +80,23 @@ class SupervisorNode(Node):
             1.0,
             1e6,
         ),
-        ParameterSpec("nice", -10, "Niceness asked for; needs the privilege below 0", -20, 19),
+        ParameterSpec(
+            "rearm_lost_heartbeat",
+            False,
+            "Re-arm a guard that stopped for want of this node's heartbeat, never a pressed one; "
+            "for twins",
+        ),
     )
 
     def __init__(self) -> None:
         super().__init__("supervisor")
-        with contextlib.suppress(PermissionError):
-            # A late heartbeat stops the robot.
-            os.nice(self.param("nice") - os.nice(0))
         self._supervision: Supervision | None = None
         # By the full name of a node; its last part may repeat in other namespaces.
         self._changers: dict[str, Any] = {}
         self._undo: list[Any] = []
         self._is_pressed = False
+        self._is_beating = False
+        self._beating_since_s = 0.0
         self._stop = self.create_publisher(Bool, "emergency_stop", qos.HEARTBEAT)
         self.create_service(Trigger, "press_emergency_stop", self._on_press)
         self.create_service(Trigger, "release_emergency_stop", self._on_release)
@@ -107,6 +117,15 @@ class SupervisorNode(Node):
             max_restarts=self.param("max_restarts"),
             restart_window_s=self.param("restart_window_s"),
         )
+        if self.param("rearm_lost_heartbeat"):
+            self._rearm = self.create_client(Trigger, "rearm")
+            guard = self.create_subscription(
+                GuardStatus, "guard_status", self._on_guard_status, qos.latched()
+            )
+            self._undo += [
+                lambda: self.destroy_subscription(guard),
+                lambda: self.destroy_client(self._rearm),
+            ]
         self._supervision = Supervision(names, dependencies, policy, time.monotonic())
         self._changers = {
             name: self.create_client(ChangeState, f"{name}/change_state") for name in names
@@ -115,7 +134,7 @@ class SupervisorNode(Node):
             DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS
         )
         timer = self.create_timer(_PERIOD_S, self._tick, clock=self.steady_clock)
-        self._undo = [
+        self._undo += [
             lambda: self.destroy_timer(timer),
             lambda: self.destroy_subscription(subscription),
         ]
@@ -171,6 +190,8 @@ class SupervisorNode(Node):
                 self._kill(action)
             else:
                 self._request(action, supervision)
+        if supervision.is_up:
+            self._start_beating()
         for event in supervision.take_events():
             logger = self.get_logger()
             # rclpy ties each logging call in the source to one level.
@@ -210,6 +231,7 @@ class SupervisorNode(Node):
         if not self._is_pressed:
             self.get_logger().error("emergency stop pressed")
         self._is_pressed = True
+        self._start_beating()
         self._publish_stop()
         response.success, response.message = True, "pressed"
         return response
@@ -224,9 +246,29 @@ class SupervisorNode(Node):
         response.success, response.message = True, "released; re-arm the robot to go on"
         return response
 
+    def _on_guard_status(self, status: GuardStatus) -> None:
+        """Re-arm a guard that lost the heartbeat, once it has been beating again for a while."""
+        is_stopped = status.state == GuardStatus.EMERGENCY_STOP and _LOST in status.reason
+        beats_s = time.monotonic() - self._beating_since_s
+        if not (is_stopped and self._is_beating) or self._is_pressed or beats_s < _REARM_AFTER_S:
+            return
+        if self._rearm.service_is_ready():
+            self._beating_since_s = time.monotonic()
+            self._rearm.call_async(Trigger.Request())
+            self.get_logger().warning("re-armed the guard, which had lost the heartbeat")
+
+    def _start_beating(self) -> None:
+        if not self._is_beating:
+            self._is_beating = True
+            self._beating_since_s = time.monotonic()
+
     def _publish_stop(self) -> None:
-        self._stop.publish(Bool(data=self._is_pressed))
+        if self._is_beating:
+            self._stop.publish(Bool(data=self._is_pressed))
 
 
 def main() -> None:
+    with contextlib.suppress(PermissionError):
+        # A late heartbeat stops the robot. Before the middleware starts: its threads inherit this.
+        os.nice(_NICENESS)
     run(SupervisorNode)

@@ -154,6 +154,11 @@ class Supervision:
         """Return how often each node was restarted within the window."""
         return {watched.name: len(watched.restarts_s) for watched in self._watched.values()}
 
+    @property
+    def is_up(self) -> bool:
+        """Whether every node was active once, or will not be."""
+        return all(_is_settled(watched) for watched in self._watched.values())
+
     def take_events(self) -> list[Event]:
         """Return what happened since the last call."""
         events, self._events = self._events, []
@@ -224,9 +229,7 @@ class Supervision:
             if kind is not None:
                 watched.pending, watched.pending_since_s = kind, now_s
                 transitions.append(Transition(watched.name, kind))
-            earlier_are_up &= (
-                watched.was_active or watched.phase is Phase.FAILED or not watched.is_wanted
-            )
+            earlier_are_up &= _is_settled(watched)
         # First what stops, then what starts.
         transitions.sort(key=lambda action: getattr(action, "kind", "") != "deactivate")
         return [*kills, *transitions]
@@ -363,3 +366,7 @@ class Supervision:
 
     def _tell(self, level: Literal["info", "warn", "error"], text: str) -> None:
         self._events.append(Event(level, text))
+
+
+def _is_settled(watched: _Watched) -> bool:
+    return watched.was_active or watched.phase is Phase.FAILED or not watched.is_wanted

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Policy:
     """Times in seconds."""
 
-    heartbeat_timeout_s: float = 0.6
+    heartbeat_timeout_s: float = 0.7
     """Silence after which a node counts as dead or hung."""
     kill_after_s: float = 3.0
     """Silence after which its process is killed, should it still be there."""
