@@ -254,3 +254,18 @@ def test_container_builds_the_workspace_with_gazebo_moveit_and_rviz() -> None:
         assert f"COPY {file} {file}" in text, f"the Dockerfile does not copy {name}'s manifest"
     for copied in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
         assert (ROOT / copied).exists(), f"the Dockerfile copies {copied}, which is not there"
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("do*/**/*.md")))],
+)
+def test_documents_name_files_that_are_there(document: str) -> None:
+    path = ROOT / document
+    text = path.read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    tops = {entry.name for entry in ROOT.iterdir()} - {"runs", "install", "build", "log", ".venv"}
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text)
+    known = [name for name in named if name.partition("/")[0] in tops]
+    assert [name for name in known if not (ROOT / name).exists()] == []
