@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from twinloop import paths
+from twinloop.cli.errors import CommandError
 from twinloop.launching import (
     Argument,
     LaunchError,
@@ -21,8 +22,6 @@ from twinloop.launching import (
 )
 
 _SUFFIX = ".launch.xml"
-# What `ros2 launch` says in such a case is a traceback; one line and the usual code do.
-_USAGE_ERROR = 2
 
 
 def launch(
@@ -44,8 +43,7 @@ def launch(
             return
         description = load_launch_file(path, parse_assignments(arguments or []))
     except LaunchError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(_USAGE_ERROR) from error
+        raise CommandError(str(error)) from error
     result = LaunchRunner(description, log_path=new_log_path()).run()
     for failure in result.failures:
         typer.echo(failure, err=True)
