@@ -57,13 +57,12 @@ def demo(
     Ctrl-C ends it early and still reports. Ends with 0 only if all episodes ran.
     """
     console = Console(stderr=as_json)
-    if model != SHIPPED:
-        model = str(model_folder(model, _TASK).absolute())
+    chosen = model_folder(model, _TASK).absolute()
     folder = run_folder(out, "demo")
     os.environ.update(own_domain())
     arguments = {
         "twin": twin.value,
-        "model": model,
+        "model": SHIPPED if model == SHIPPED else str(chosen),
         "episodes": str(episodes),
         "steps": str(steps),
         "direction": direction.value,
@@ -82,7 +81,8 @@ def demo(
     pace = rtf or 1.0
     limit_s = max(_SHORTEST_LIMIT_S, 2.0 * episodes * (0.1 * steps + _RESET_S) / pace)
     fault = _run(description, state, console, folder, limit_s)
-    ran = _report(folder, seed, time.monotonic() - began_s, console, as_json)
+    wall_s = time.monotonic() - began_s
+    ran = _report(folder, seed, wall_s, chosen, console, as_json)
     if ran < episodes:
         typer.echo(f"error: {ran} of {episodes} episodes ran; {fault}", err=True)
         raise typer.Exit(FAILED)
@@ -101,15 +101,17 @@ def _run(
     log = folder / "log.txt"
     with LiveDisplay(console, state) as display:
         display.say(f"twinloop demo: {state.episodes} episodes of {state.steps} steps in {folder}")
-        runner = LaunchRunner(description, on_line=lambda line: _show(line, display), log_path=log)
+        runner = LaunchRunner(description, lambda line: _show(line, display, state), log)
         with Monitor(state, display, runner.stop, stall_s=_STALL_S, limit_s=limit_s):
             result = runner.run()
     reasons = [result.reason, *result.failures, f"see {log}"]
     return "; ".join(dict.fromkeys(reasons))
 
 
-def _show(line: LaunchLine, display: LiveDisplay) -> None:
-    """Show warnings and errors; all else is in the log only."""
+def _show(line: LaunchLine, display: LiveDisplay, state: CellState) -> None:
+    """Show warnings and errors while episodes run; all else is in the log only."""
+    if state.phase == "finished":
+        return
     matched = _ROS_LOG.match(line.text)
     if matched:
         level, node, text = matched.groups()
@@ -119,19 +121,24 @@ def _show(line: LaunchLine, display: LiveDisplay) -> None:
         display.say(f"{line.source}: {line.text}", "red")
 
 
-def _report(folder: Path, seed: int, wall_s: float, console: Console, as_json: bool) -> int:
+def _report(
+    folder: Path, seed: int, wall_s: float, model: Path, console: Console, as_json: bool
+) -> int:
     """Report from the bags; returns how many episodes ran to an end of their own."""
     from twinloop import contract as contracts
     from twinloop.cli.reports import finish
     from twinloop.learning.registry import Registry
     from twinloop.planners.control import COMPLETE, DROPPED
     from twinloop.reporting import Run, read_run
-    from twinloop.reporting.models import of_registry
+    from twinloop.reporting.models import of_model, of_registry
 
     with console.status("making the report ..."):
         contract = contracts.load(_TASK)
         episodes = read_run(folder / "bags", contract)
-        models = of_registry(Registry(folder / "registry", contract), episodes)
-        run = Run(command_line(), seed, folder, wall_s)
+        registry = Registry(folder / "registry", contract)
+        # Without a learner there is none.
+        learned = bool(registry.versions())
+        models = of_registry(registry, episodes) if learned else of_model(model, episodes, contract)
+    run = Run(command_line(), seed, folder, wall_s)
     finish(run, episodes, models, contract, console, as_json)
     return sum(one.stop_reason in (COMPLETE, DROPPED) for one in episodes)

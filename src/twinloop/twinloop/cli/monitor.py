@@ -58,6 +58,7 @@ class Monitor:
         self._namespace = namespace
         self._stall_s, self._limit_s = stall_s, limit_s
         self._began_s = self._progress_s = time.monotonic()
+        self._has_model = False
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor")
 
@@ -125,6 +126,10 @@ class Monitor:
 
     def _on_model(self, announcement: ModelAnnouncement) -> None:
         is_promotion = announcement.status == ModelAnnouncement.PROMOTED
+        if is_promotion and not self._has_model:
+            # A learner begins by naming the model that runs already.
+            self._has_model = True
+            return
         self.state.promotions += is_promotion
         self.state.rejections += not is_promotion
         verdict = "promoted" if is_promotion else "rejected"

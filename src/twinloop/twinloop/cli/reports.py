@@ -35,7 +35,9 @@ def finish(
     if as_json:
         typer.echo(to_json(report))
         return report
-    files = {"report": path, "plots": _together(plots, run.folder), "bags": run.folder / "bags"}
+    files = {"report": path, "bags": run.folder / "bags"}
+    if plots:
+        files["plots"] = _together(plots, run.folder)
     show(report, console, files)
     return report
 

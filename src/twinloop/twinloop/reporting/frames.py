@@ -109,16 +109,19 @@ def render(observations: NDArray[np.float32], contract: Contract) -> list[NDArra
 @contextmanager
 def _silenced() -> Iterator[None]:
     """Keep from the screen what a C library prints, as PyBullet does when it is imported."""
-    kept = os.dup(1)
+    streams = (1, 2)
+    kept = [os.dup(stream) for stream in streams]
     try:
         with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+            for stream in streams:
+                os.dup2(nowhere.fileno(), stream)
         yield
     finally:
         # What is not on its way yet would come out at the end of the program.
         ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+        for copy, stream in zip(kept, streams, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

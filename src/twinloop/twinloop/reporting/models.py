@@ -67,7 +67,8 @@ def of_registry(registry: Registry, figures: Sequence[EpisodeFigures]) -> Models
     scored_on = f"{len(chosen)} held-out episodes"
     if not errors:
         errors, note = _errors(loaded, figures, registry.contract)
-        scored_on = f"all {len(figures)} episodes, those trained on included"
+        flattery = ", those trained on included" if decided else ""
+        scored_on = f"all {len(figures)} episodes{flattery}"
     return Models(
         promotions=decided.count("promoted"),
         rejections=decided.count("rejected"),
@@ -77,12 +78,12 @@ def of_registry(registry: Registry, figures: Sequence[EpisodeFigures]) -> Models
 
 
 def of_model(path: Path | str, figures: Sequence[EpisodeFigures], contract: Contract) -> Models:
-    """Score one model on all episodes of a run that did not train.
-
-    Raises:
-        ModelInvalid: the model cannot be used.
-    """
-    errors, note = _errors([load_model(path, contract)], figures, contract)
+    """Score one model on all episodes of a run that did not train."""
+    try:
+        loaded = load_model(path, contract)
+    except ModelInvalid as error:
+        return Models(scored_on=str(error))
+    errors, note = _errors([loaded], figures, contract)
     return Models(errors=errors, scored_on=f"all {len(figures)} episodes" if errors else note)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from twinloop.reporting.episodes import EpisodeFigures
 from twinloop.reporting.report import PLAN_BOUND_MS, Report, joined
@@ -65,8 +66,9 @@ def rotation(report: Report) -> Figure | None:
     for height in (90.0, 180.0):
         axes.axhline(height, color=INK, lw=0.7, ls=(0, (4, 4)), alpha=0.5, zorder=0)
     axes.plot([], [], "-o", color=KEPT, ms=5, label="both balls kept")
-    axes.plot([], [], "-x", color=DROPPED, ms=5, label="dropped, or ended by a drop")
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.plot([], [], "-x", color=DROPPED, ms=5, label="a ball dropped")
+    _legend(axes)
+    axes.yaxis.set_major_locator(MultipleLocator(_tick_deg(axes)))
     axes.set_xlabel("time since the first step [s]")
     axes.set_ylabel("rotation in the task's direction [deg]")
     axes.set_xlim(0.0, 1.05 * _longest(shown))
@@ -78,7 +80,7 @@ def prediction_error(report: Report) -> Figure | None:
     errors = report.models.errors
     if not errors:
         return None
-    figure, axes = _figure(f"Prediction error of the balls, on {report.models.scored_on}")
+    figure, axes = _figure("Prediction error of the balls")
     places = np.arange(len(errors))
     for shift, label, color, values in (
         (-0.2, "1 step (0.1 s)", ACCENT, [one.one_step_mm for one in errors]),
@@ -89,9 +91,9 @@ def prediction_error(report: Report) -> Figure | None:
     axes.set_xticks(places, [f"{one.version}\n{one.status}" for one in errors])
     axes.set_xlim(-0.8, max(len(errors) - 0.2, 1.8))
     axes.set_ylim(0.0, 1.25 * max(one.seven_step_mm for one in errors))
-    axes.set_xlabel("model version, and what the gate made of it")
+    axes.set_xlabel(f"model version; errors on {report.models.scored_on}")
     axes.set_ylabel("mean distance, predicted to tracked [mm]")
-    axes.legend(loc="upper right", frameon=False, fontsize=9, ncols=2)
+    _legend(axes)
     return figure
 
 
@@ -104,25 +106,15 @@ def plan_time(report: Report) -> Figure | None:
     p50, p99 = np.percentile(plan_ms, [50, 99])
     right = max(1.08 * PLAN_BOUND_MS, 1.02 * float(plan_ms.max()))
     axes.hist(plan_ms, bins=60, range=(0.0, right), color=KEPT, alpha=0.85)
-    top = axes.get_ylim()[1]
-    for value, name, color in (
-        (p50, f"p50 {p50:.1f} ms", INK),
-        (p99, f"p99 {p99:.1f} ms", ACCENT),
-        (PLAN_BOUND_MS, f"bound for p99, {PLAN_BOUND_MS:g} ms", DROPPED),
+    for value, label, color, style in (
+        (p50, f"p50 {p50:.1f} ms", INK, "-"),
+        (p99, f"p99 {p99:.1f} ms", ACCENT, "-"),
+        (PLAN_BOUND_MS, f"bound for p99, {PLAN_BOUND_MS:g} ms", DROPPED, "--"),
     ):
-        axes.axvline(value, color=color, lw=1.4, ls="-" if name[0] == "p" else (0, (4, 3)))
-        axes.annotate(
-            name,
-            (value, top),
-            (3, -3),
-            textcoords="offset points",
-            rotation=90,
-            color=color,
-            fontsize=9,
-            va="top",
-        )
+        axes.axvline(value, color=color, lw=1.6, ls=style, label=label)
+    _legend(axes)
     axes.set_xlim(0.0, right)
-    axes.set_ylim(0.0, top)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("plan time [ms]")
     axes.set_ylabel("control steps")
     return figure
@@ -141,6 +133,17 @@ def _figure(title: str) -> tuple[Figure, Axes]:
         axes.spines[side].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9)
     return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    """Put the legend beside the title, where no line can run through it."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3, frameon=False, fontsize=9)
+
+
+def _tick_deg(axes: Axes) -> float:
+    """Return a distance between ticks that divides a turn."""
+    low, high = axes.get_ylim()
+    return next((tick for tick in (15.0, 30.0, 45.0, 90.0) if (high - low) / tick <= 12), 180.0)
 
 
 def _longest(episodes: list[EpisodeFigures]) -> float:

@@ -32,7 +32,8 @@ def show(report: Report, console: Console, files: dict[str, Path]) -> None:
     console.print()
     console.print(_title(report), soft_wrap=True)
     console.print(_episodes(report.episodes))
-    console.print(_figures(content))
+    if report.episodes:
+        console.print(_figures(content))
     width = max(len(name) for name in files)
     for name, path in files.items():
         console.print(f"{name:<{width}}  [bold]{_near(path)}[/]", soft_wrap=True, highlight=False)
