@@ -3,6 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -229,3 +235,21 @@ def test_timer_starts_its_process_later(tmp_path):
     launch.run()
     assert time.monotonic() - start >= 0.2
     assert lines.text().index("first") < lines.text().index("[true-1]")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_processes_of_a_killed_launcher_end_too(tmp_path):
+    path = tmp_path / "test.launch.xml"
+    path.write_text('<launch><executable cmd="sleep 100" output="screen"/></launch>')
+    launcher = "import sys; from twinloop.launching import *; "
+    launcher += "LaunchRunner(load_launch_file(sys.argv[1])).run()"
+    with subprocess.Popen(
+        [sys.executable, "-c", launcher, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pid = int(re.search(r"pid \[(\d+)\]", process.stdout.readline()).group(1))
+        descriptor = os.pidfd_open(pid)
+        process.kill()
+        ended, _, _ = select.select([descriptor], [], [], 20)
+        os.close(descriptor)
+        assert ended

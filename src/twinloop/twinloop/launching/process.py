@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -63,6 +65,8 @@ class Process:
         self.was_killed = False
         """A shutdown had to use SIGKILL."""
         self._command = list(command)
+        if spec.is_shell_command:
+            self._command = ["/bin/sh", "-c", " ".join(command)]
         self._on_line = on_line
         self._on_exit = on_exit
         self._shutdown = asyncio.Event()
@@ -107,8 +111,7 @@ class Process:
     async def _run_once(self) -> int:
         try:
             popen = subprocess.Popen(
-                " ".join(self._command) if self.spec.is_shell_command else self._command,
-                shell=self.spec.is_shell_command,
+                [*_bound_to_launcher(), *self._command],
                 cwd=self.spec.cwd,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -191,7 +194,6 @@ class Process:
     async def _gone_within(self, pid: int, exited: asyncio.Event, patience_s: float) -> bool:
         clock = asyncio.get_running_loop().time
         deadline = clock() + patience_s
-        self._hurried.clear()
         while clock() < deadline and not self._hurried.is_set():
             if not exited.is_set():
                 await _set_within(exited, _POLL_S)
@@ -203,6 +205,7 @@ class Process:
                 # Something was started between the search and the signal.
                 process_tree.send(left, signal.SIGKILL)
             await asyncio.sleep(_POLL_S)
+        self._hurried.clear()
         return False
 
     async def _clear_orphans(self, pid: int) -> None:
@@ -263,6 +266,13 @@ class _LineReader:
 
     def _pass(self, line: bytes) -> None:
         self._on_line(line.decode(errors="replace").rstrip("\r"))
+
+
+@functools.cache
+def _bound_to_launcher() -> tuple[str, ...]:
+    """Return a prefix under which a process gets SIGTERM should the launcher itself be killed."""
+    found = shutil.which("setpriv")
+    return (found, "--pdeathsig", "TERM", "--") if found else ()
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -48,8 +48,8 @@ class LaunchRunner:
         on_line: receives every line of output, in the thread of `run`; prints what belongs on the
             screen by default. If it raises, everything is stopped and `run` raises the same.
         log_path: file to which every line is added; None for no file.
-        handles_signals: stop on Ctrl-C and SIGTERM; by default if `run` is called in the main
-            thread.
+        handles_signals: stop on Ctrl-C, SIGTERM and SIGHUP; by default if `run` is called in the
+            main thread.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class LaunchRunner:
         if handles_signals is None:
             handles_signals = threading.current_thread() is threading.main_thread()
         if handles_signals:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            # The last one comes when a terminal is closed.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._begin_stop, f"stopped by {number.name}")
         run_id = uuid.uuid4().hex
         tasks = [
@@ -168,7 +169,8 @@ class LaunchRunner:
             self._on_line(line)
         except Exception as error:
             self._error = error
-            self._begin_stop(f"its output cannot be shown: {error}")
+            if not self._stopping.is_set():
+                self._begin_stop(f"its output cannot be shown: {error}")
 
 
 def write_parameter_files(spec: ProcessSpec, folder: Path) -> list[str]:

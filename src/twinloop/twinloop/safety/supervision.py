@@ -22,6 +22,7 @@ from typing import Literal
 from twinloop.safety.supervision_policy import Policy
 
 TransitionKind = Literal["configure", "activate", "deactivate"]
+Level = Literal["info", "warn", "error"]
 _RESULT: dict[TransitionKind, str] = {
     "configure": "inactive",
     "activate": "active",
@@ -72,7 +73,7 @@ class Kill:
 class Event:
     """Something to tell the operator."""
 
-    level: Literal["info", "warn", "error"]
+    level: Level
     text: str
 
 
@@ -176,7 +177,7 @@ class Supervision:
         if beat.state == "finalized":
             # Its last word: nothing leads out of this state but a new process.
             if watched.phase in (Phase.INACTIVE, Phase.ACTIVE):
-                self._lose(watched, "has ended", now_s)
+                self._lose(watched, "has ended", now_s, "info")
             return
         watched.last_beat_s = now_s
         pending = watched.pending
@@ -336,11 +337,11 @@ class Supervision:
     def _has_only_paused(self, watched: _Watched) -> bool:
         return watched.phase is Phase.INACTIVE and watched.has_stopped_itself
 
-    def _lose(self, watched: _Watched, reason: str, now_s: float) -> None:
+    def _lose(self, watched: _Watched, reason: str, now_s: float, level: Level = "error") -> None:
         watched.phase = Phase.ABSENT
         watched.absent_since_s = now_s
         watched.pending = None
-        self._tell("error", f"{watched.name}: {reason}")
+        self._tell(level, f"{watched.name}: {reason}")
         if len(watched.restarts_s) >= self._policy.max_restarts:
             self._give_up(watched, self._too_often(watched, reason))
 
@@ -364,7 +365,7 @@ class Supervision:
             watched.reason = reason
             self._tell("error", f"{watched.name} is given up: {reason}")
 
-    def _tell(self, level: Literal["info", "warn", "error"], text: str) -> None:
+    def _tell(self, level: Level, text: str) -> None:
         self._events.append(Event(level, text))
 
 
