@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -19,21 +19,11 @@ from torch import Tensor
 from twinloop.contract import Contract
 from twinloop.learning.episode import Episode
 from twinloop.learning.replay import windows
+from twinloop.models.base import DynamicsModel
 
 HORIZON = 7
 BAND_DEG = 30
 CHANNEL = "ball_position"
-
-
-class Predictor(Protocol):
-    """What the gate asks of a model."""
-
-    @property
-    def members(self) -> int: ...
-
-    def predict(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return the next observations: [E, N, O], [N, A] -> [E, N, O]."""
-        ...
 
 
 class GateConfig(BaseModel):
@@ -107,7 +97,7 @@ class NotEnoughHeldOut(ValueError):
 
 @torch.no_grad()
 def score(
-    model: Predictor | None,
+    model: DynamicsModel | None,
     episodes: Sequence[Episode],
     contract: Contract,
     config: GateConfig | None = None,
@@ -158,8 +148,8 @@ def score(
 
 
 def judge(
-    candidate: Predictor,
-    running: Predictor | None,
+    candidate: DynamicsModel,
+    running: DynamicsModel | None,
     running_version: str | None,
     held_out: Sequence[Episode],
     contract: Contract,
@@ -238,7 +228,7 @@ def _praise(new: Score, old: Score | None, still: Score) -> str:
 
 
 def _errors(
-    model: Predictor | None, observations: Tensor, actions: Tensor, where: slice
+    model: DynamicsModel | None, observations: Tensor, actions: Tensor, where: slice
 ) -> tuple[Tensor, Tensor]:
     """Return the errors after one and after seven steps: [W, 8, O], [W, 7, A] -> [W], [W] mm."""
     guess = observations[:, 0]

@@ -8,6 +8,7 @@ crash at any point: bag entries, then the candidate, then its decision, then the
 from __future__ import annotations
 
 import fcntl
+import importlib
 import math
 import random
 import resource
@@ -285,23 +286,25 @@ class _Job:
             return None
 
     def _new_model(self, seed: int) -> Ensemble:
+        """Return the task's own model, or a plain ensemble where the task has none."""
         contract = self._contract
-        known = next(
-            (
-                (where.start, where.stop)
-                for channel, where in zip(
-                    contract.observation, contract.slices.values(), strict=True
-                )
+        try:
+            module = importlib.import_module(f"twinloop.models.{contract.name}")
+        except ModuleNotFoundError:
+            known = [
+                contract.slices[channel.name]
+                for channel in contract.observation
                 if channel.topic == contract.action.applied_topic
-            ),
-            None,
-        )
-        config = EnsembleConfig(
-            observation_size=contract.observation_size,
-            action_size=contract.action_size,
-            known=known,
-        )
-        return Ensemble(config, seed)
+            ]
+            config = EnsembleConfig(
+                observation_size=contract.observation_size,
+                action_size=contract.action_size,
+                known=(known[0].start, known[0].stop) if known else None,
+            )
+            return Ensemble(config, seed)
+        model = module.new_model(seed)
+        assert isinstance(model, Ensemble)
+        return model
 
     def _held_out(self) -> list[Episode]:
         return self._load(self._journal.side("held_out"))
