@@ -21,7 +21,7 @@ class Policy:
     """Configuring and activating may keep a node from beating for so long."""
     stop_timeout_s: float = 5.0
     """Deactivating may."""
-    settle_s: float = 0.4
+    settle_s: float = 0.3
     """From a process's first heartbeat to its first transition. Asked earlier, it may not have
     discovered the supervisor's side yet, and DDS then repeats the request only after seconds."""
     request_timeout_s: float = 4.0
