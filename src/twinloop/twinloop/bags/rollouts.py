@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def write_rollout(
     metadata: EpisodeMetadata,
     *,
     start_ns: int = 0,
+    plan_ms: Sequence[float] = (),
 ) -> Path:
     """Write a rollout as a bag from which `episodes.episode` reads the same arrays again.
 
@@ -39,13 +40,16 @@ def write_rollout(
         rollout: observations [T+1, O] and actions [T, A] in the contract's order.
         metadata: contract and contract hash are filled in here.
         start_ns: time of the first step [ns].
+        plan_ms: what planning each step took [T]; left out where nobody planned.
 
     Raises:
-        ValueError: sizes are not the contract's, or a channel that repeats the applied command
-            does not hold the action of the step before.
+        ValueError: sizes are not the contract's, there are not as many times as steps, or a channel
+            that repeats the applied command does not hold the action of the step before.
         BagError, BagWriteError: see `EpisodeWriter`.
     """
     _require_fit(rollout, contract)
+    if plan_ms and len(plan_ms) != len(rollout):
+        raise ValueError(f"{len(plan_ms)} plan times for {len(rollout)} steps")
     period_ns = round(contract.period_s * 1e9)
     # Room for the command that was in force before the first step.
     start_ns = max(start_ns, period_ns)
@@ -68,6 +72,7 @@ def write_rollout(
                     _write(writer, about, topic, blocks, sample_ns)
             if k < len(rollout):
                 stats = _plan_stats(about, k, stamp_ns, stamps, observation, rollout.actions[k])
+                stats.plan_ms = plan_ms[k] if plan_ms else 0.0
                 writer.write(about.topic(PLAN_STATS), _PLAN_STATS_TYPE, stats, stamp_ns)
                 goal = [(_goal(contract), rollout.actions[k])]
                 _write(writer, about, contract.action.applied_topic, goal, stamp_ns)

@@ -19,7 +19,14 @@ SHIPPED = "shipped"
 RUNS = Path("runs")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report to stdout, only that.")]
-Task = Annotated[str, typer.Argument(help="The task, such as baoding.")]
+Task = Annotated[str, typer.Argument(help="The task, such as baoding.", show_default=False)]
+Hands = Annotated[
+    int, typer.Option(help="Hands that each process plans as one batch.", min=1, max=256)
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes; one a core by default.", min=1, max=256, show_default=False),
+]
 
 
 class Engine(enum.StrEnum):
@@ -34,6 +41,14 @@ class Direction(enum.StrEnum):
 
     ccw = "ccw"
     cw = "cw"
+
+
+def require_task(name: str) -> None:
+    """Refuse the name of a task that is not there; raises CommandError."""
+    from twinloop import contract
+
+    if name not in contract.available():
+        raise CommandError(f"no task {name!r}; there are {', '.join(contract.available())}")
 
 
 def command_line() -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -24,9 +25,19 @@ def finish(
     contract: Contract,
     console: Console,
     as_json: bool,
+    **more: Any,
 ) -> Report:
-    """Write the report of a run beside its plots, and print the summary or the report."""
+    """Write the report of a run beside its plots, and print the summary or the report.
+
+    Args:
+        run, episodes, models: see `build`.
+        contract: of the task.
+        console: where the summary is printed.
+        as_json: print the report to stdout instead.
+        more: further entries of the report, such as `training`.
+    """
     report = build(run, episodes, models)
+    report.content.update(more)
     path = write(report)
     plots = draw(report)
     strip = draw_strip(episodes, contract, run.folder / "frames.png")

@@ -26,6 +26,7 @@ def draw(report: Report) -> list[Path]:
         ("rotation", rotation),
         ("prediction_error", prediction_error),
         ("plan_time", plan_time),
+        ("learning", learning),
     )
     written = []
     for name, plot in plots:
@@ -117,6 +118,25 @@ def plan_time(report: Report) -> Figure | None:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("plan time [ms]")
     axes.set_ylabel("control steps")
+    return figure
+
+
+def learning(report: Report) -> Figure | None:
+    """Draw how the episodes of each training round went, over the data collected by then."""
+    rounds = report.content.get("training", {}).get("rounds")
+    if not rounds:
+        return None
+    figure, axes = _figure("Training, round by round")
+    x = [row["transitions"] for row in rounds]
+    axes.plot(x, [row["rotation_deg_median"] for row in rounds], "-o", color=KEPT, ms=4)
+    axes.set_xlabel("transitions collected")
+    axes.set_ylabel("median rotation of the round's episodes [deg]", color=KEPT)
+    axes.set_xlim(0.0, 1.03 * max(x))
+    shares = axes.twinx()
+    shares.plot(x, [100.0 * row["drop_share"] for row in rounds], "-x", color=DROPPED, ms=5)
+    shares.set_ylabel("episodes with a drop [%]", color=DROPPED)
+    shares.set_ylim(0.0, 105.0)
+    shares.spines["top"].set_visible(False)
     return figure
 
 

@@ -72,7 +72,7 @@ class WorkProgress:
         words = [f"{done}/{self._total} {self._unit}"]
         rate = done / elapsed_s if elapsed_s > 0.0 else 0.0
         if rate > 0.0:
-            words.append(f"{rate:.1f}/s" if rate < 100.0 else f"{rate:.0f}/s")
+            words.append(f"{rate:.0f}/s" if rate >= 10.0 else f"{60.0 * rate:.0f}/min")
             words.append(f"ETA {duration(max(self._total - done, 0) / rate)}")
         return ", ".join([*words, self._note] if self._note else words)
 

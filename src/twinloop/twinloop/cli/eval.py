@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`twinloop eval`: a model at work in an in-process twin, as fast as the machine allows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from twinloop.cli.options import (
+    SHIPPED,
+    AsJson,
+    Direction,
+    Engine,
+    Hands,
+    Task,
+    Workers,
+    command_line,
+    model_folder,
+    require_task,
+    run_folder,
+)
+
+
+def evaluate(
+    task: Task,
+    model: Annotated[
+        str, typer.Option(help="Folder of a model or of a registry, or 'shipped'.")
+    ] = SHIPPED,
+    episodes: Annotated[int, typer.Option(help="Episodes to run.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(help="Control steps of an episode.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the first episode; the next count up.", min=0)] = 0,
+    twin: Annotated[Engine, typer.Option(help="Engine of the simulated twin.")] = Engine.mujoco,
+    direction: Annotated[Direction, typer.Option(help="To turn the balls in.")] = Direction.ccw,
+    hands: Hands = 1,
+    workers: Workers = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; runs/eval-<time> by default.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model in a twin: episodes without a learner, in process, from their seeds.
+
+    Every episode is written as a bag, and the report is made from those. What plans sees what
+    the cell's sensors give, and no more.
+    """
+    require_task(task)
+    chosen = model_folder(model, task)
+    console = Console(stderr=as_json)
+    # Late, because these imports take seconds.
+    from twinloop.cli.evaluation import load_or_refuse, run_episodes
+    from twinloop.cli.reports import finish
+    from twinloop.reporting import Run
+    from twinloop.reporting.models import of_model
+
+    loaded, contract = load_or_refuse(chosen, task)
+    folder = run_folder(out, "eval")
+    began_s = time.monotonic()
+    figures = run_episodes(
+        loaded,
+        contract,
+        range(seed, seed + episodes),
+        steps=steps,
+        engine=twin.value,
+        direction=direction.value,
+        hands=hands,
+        workers=workers,
+        bags=folder / "bags",
+        console=console,
+    )
+    run = Run(command_line(), seed, folder, time.monotonic() - began_s)
+    finish(run, figures, of_model(chosen, figures, contract), contract, console, as_json)
