@@ -97,6 +97,7 @@ class Known:
     """A model whose error is set: it turns by `turn` and is off by `offset_m` a step."""
 
     members = 2
+    proposal = None
     observation_size = 7
     action_size = 1
     difference_scale = torch.ones(7)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from twinloop.learning.episode import Episode
 from twinloop.learning.fit import FitConfig, FitDiverged, fit, prediction_error
 from twinloop.learning.replay import split, windows

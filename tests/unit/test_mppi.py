@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
 from twinloop.planners.mppi import MPPI, ActionSpace, MPPIConfig, load_config
 
 torch.set_num_threads(1)
@@ -27,6 +26,7 @@ class LinearModel:
     """Knows the carts exactly; `faults` maps a candidate's row to what it predicts instead."""
 
     members = 2
+    proposal = None
     observation_size = 6
     action_size = 2
 
@@ -59,8 +59,9 @@ class Regulate:
     command = slice(4, 6)
 
     def cost(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
-        return STATE_COST * observation[..., :4].square().sum(-1) + ACTION_COST * action.square(
-        ).sum(-1)
+        return STATE_COST * observation[..., :4].square().sum(
+            -1
+        ) + ACTION_COST * action.square().sum(-1)
 
 
 def space(limit: float) -> ActionSpace:
@@ -144,13 +145,13 @@ def test_a_robot_in_a_batch_does_what_it_does_alone() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_rollout_that_is_not_finite_has_no_say(value: float) -> None:
     observation = torch.tensor([1.0, 0, -0.5, 0, 0, 0])
-    faulty = planner(LinearModel({row: value for row in range(2, 400)}))
+    faulty = planner(LinearModel(dict.fromkeys(range(2, 400), value)))
     action, stats = faulty.plan(observation, torch.zeros(8, 1))
     assert stats.nan_rollouts == 398
     assert torch.isfinite(action).all()
     assert np.isfinite([stats.best_return, stats.mean_return, stats.disagreement]).all()
     sane = planner()
-    seen = sane._sample(observation[None, 4:])[0, :2, 0]
+    seen = sane._about_last_plan(observation[None, 4:])[0, :2, 0]
     low, high = seen.amin(0) - 1e-6, seen.amax(0) + 1e-6
     assert ((action >= low) & (action <= high)).all()
 
@@ -180,7 +181,7 @@ def test_every_candidate_and_the_plan_keep_to_limits_and_speed() -> None:
 
 def test_members_that_disagree_lower_the_return() -> None:
     observation = torch.tensor([1.0, 0, -0.5, 0, 0, 0])
-    model = LinearModel({row: 3.0 for row in range(400)})
+    model = LinearModel(dict.fromkeys(range(400), 3.0))
     careless = planner(model, disagreement_weight=0.0)
     careful = planner(model, disagreement_weight=1.0)
     loose, tight = (p.plan(observation, torch.zeros(8, 1))[1] for p in (careless, careful))

@@ -34,6 +34,7 @@ class TrueDynamics:
     """
 
     members = 1
+    proposal = None
 
     def __init__(self, cell: Cell) -> None:
         if not isinstance(cell.twin, MujocoBatch):

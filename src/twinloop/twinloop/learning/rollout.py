@@ -8,7 +8,7 @@ longer than the contract allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from twinloop.learning.episode import Episode
+from twinloop.models.proposal import Proposal
 from twinloop.planners.base import PlanStats
 from twinloop.planners.mppi import MPPI
 from twinloop.tasks.baoding import Baoding
@@ -75,14 +76,25 @@ class PlannedActor:
     """Plans all hands in one batch, with noise on top where data is wanted.
 
     Args:
-        noise: standard deviation of the correlated noise on an action, in units of the largest
-            change in a step.
+        noises: standard deviations of the correlated noise on an action, in units of the largest
+            change in a step; an episode takes the one at its seed modulo their number.
+        see: what an oracle plans from instead of the sensors' observations [N, O].
     """
 
-    def __init__(self, planner: MPPI, task: Baoding, hands: int, noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        planner: MPPI,
+        task: Baoding,
+        hands: int,
+        noises: Sequence[float] = (0.0,),
+        see: Callable[[], Array] | None = None,
+    ) -> None:
         self.planner = planner
         self.task = task
-        self._noise = CorrelatedNoise(hands, task.action_size, noise * planner.largest_change)
+        self._see = see
+        self._noise = CorrelatedNoise(
+            hands, task.action_size, [noise * planner.largest_change for noise in noises]
+        )
         planner.reset_batch([0] * hands)
 
     def start(self, hand: int, seed: int) -> None:
@@ -90,10 +102,31 @@ class PlannedActor:
         self._noise.start(hand, seed)
 
     def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        if self._see is not None:
+            observations = self._see()
         seen = torch.as_tensor(observations, dtype=torch.float32)
         targets = self.task.targets(seen, self.planner.config.horizon)
         actions, stats = self.planner.plan_batch(seen, targets)
         return actions.double().numpy() + self._noise.draw(), stats
+
+
+class ProposalActor:
+    """Does what a proposal policy proposes, with noise on top; arguments as of PlannedActor."""
+
+    def __init__(self, proposal: Proposal, hands: int, noises: Sequence[float] = (0.0,)) -> None:
+        self.proposal = proposal
+        config = proposal.config
+        self._noise = CorrelatedNoise(
+            hands, config.action_size, [noise * config.max_change for noise in noises]
+        )
+
+    def start(self, hand: int, seed: int) -> None:
+        self._noise.start(hand, seed)
+
+    def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        with torch.no_grad():
+            actions = self.proposal(torch.as_tensor(observations, dtype=torch.float32))
+        return actions.double().numpy() + self._noise.draw(), None
 
 
 class RandomActor:
@@ -107,7 +140,7 @@ class RandomActor:
 
     def __init__(self, center: Array, spread: Array, command: slice, speed: float, hands: int):
         self._center, self._spread, self._command, self._speed = center, spread, command, speed
-        self._noise = CorrelatedNoise(hands, len(center), 1.0)
+        self._noise = CorrelatedNoise(hands, len(center), [1.0])
 
     def start(self, hand: int, seed: int) -> None:
         self._noise.start(hand, seed)
@@ -123,18 +156,18 @@ class CorrelatedNoise:
 
     _MEMORY = 0.7
 
-    def __init__(self, hands: int, size: int, deviation: float) -> None:
-        self._deviation = deviation
+    def __init__(self, hands: int, size: int, deviations: Sequence[float]) -> None:
+        self._deviations = deviations
+        self._deviation = np.zeros((hands, 1))
         self._rng = [np.random.default_rng(0) for _ in range(hands)]
         self._value = np.zeros((hands, size))
 
     def start(self, hand: int, seed: int) -> None:
         self._rng[hand] = np.random.default_rng([seed, 1])
+        self._deviation[hand] = self._deviations[seed % len(self._deviations)]
         self._value[hand] = 0.0
 
     def draw(self) -> NDArray[np.float64]:
-        if self._deviation == 0.0:
-            return self._value
         size = self._value.shape[1]
         fresh = np.stack([rng.normal(size=size) for rng in self._rng])
         self._value = self._MEMORY * self._value + np.sqrt(1 - self._MEMORY**2) * fresh
@@ -236,11 +269,3 @@ def _record(run: _Running, task: Baoding, reason: str, meta: dict[str, Any]) -> 
     return EpisodeRecord(
         episode, reason, rotation, -float(cost.sum()), run.plan_ms, run.disagreement
     )
-
-
-def chunks(seeds: Sequence[int], workers: int) -> Iterator[list[int]]:
-    """Deal seeds out to workers, as evenly as they go."""
-    for worker in range(workers):
-        part = list(seeds[worker::workers])
-        if part:
-            yield part

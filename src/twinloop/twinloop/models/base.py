@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from twinloop.models.proposal import Proposal
+
 
 class ModelInvalid(ValueError):
     """A model file or its tensors cannot be used; the message names what was found."""
@@ -20,11 +22,29 @@ class DynamicsModel(Protocol):
     E members, N rows, O observation and A action elements.
     """
 
-    members: int
-    observation_size: int
-    action_size: int
-    difference_scale: Tensor  # [O], standard deviation of one step's change
-    predicted: Tensor  # bool [O], False where the next value is known from the action
+    @property
+    def members(self) -> int: ...
+
+    @property
+    def observation_size(self) -> int: ...
+
+    @property
+    def action_size(self) -> int: ...
+
+    @property
+    def difference_scale(self) -> Tensor:
+        """Standard deviation of one step's change [O]."""
+        ...
+
+    @property
+    def predicted(self) -> Tensor:
+        """Bool [O], False where the next value is known from the action."""
+        ...
+
+    @property
+    def proposal(self) -> Proposal | None:
+        """A policy to sample about, where one goes with the model."""
+        ...
 
     def predict(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the next observations: [E, N, O], [E, N, A] (or [N, A]) -> [E, N, O]."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from twinloop.models.base import ModelInvalid, check_tensors
 from twinloop.models.layers import BatchedMLP
+from twinloop.models.proposal import Proposal, ProposalConfig
 
 
 class EnsembleConfig(BaseModel):
@@ -30,6 +31,8 @@ class EnsembleConfig(BaseModel):
     hidden: tuple[int, ...] = (250, 250)
     # observation[known[0]:known[1]] after a step equals the action; None where nothing is known
     known: tuple[int, int] | None = None
+    # a policy that goes with the model, about whose actions a planner may sample
+    proposal: ProposalConfig | None = None
 
     @model_validator(mode="after")
     def _known_fits(self) -> Self:
@@ -40,6 +43,16 @@ class EnsembleConfig(BaseModel):
                     f"known is {self.known}, expected a range of {self.action_size} elements in "
                     f"[0, {self.observation_size}]"
                 )
+        proposal = self.proposal
+        if proposal is not None and (proposal.observation_size, proposal.action_size) != (
+            self.observation_size,
+            self.action_size,
+        ):
+            raise ValueError(
+                f"proposal is for {proposal.observation_size} observed and "
+                f"{proposal.action_size} action elements, the model has "
+                f"{self.observation_size} and {self.action_size}"
+            )
         if any(not 0 < width <= 8192 for width in self.hidden):
             raise ValueError(f"hidden is {self.hidden}, expected widths in 1..8192")
         return self
@@ -48,7 +61,7 @@ class EnsembleConfig(BaseModel):
 class Ensemble(nn.Module):
     """PDDM's model: one network a member over the whole observation and action vector."""
 
-    Config = EnsembleConfig
+    Config: type[EnsembleConfig] = EnsembleConfig
 
     def __init__(self, config: EnsembleConfig, seed: int = 0) -> None:
         super().__init__()
@@ -61,6 +74,7 @@ class Ensemble(nn.Module):
         self.register_buffer("action_scale", torch.ones(config.action_size))
         self.register_buffer("difference_scale", torch.ones(size))
         self._build(generator)
+        self.proposal = None if config.proposal is None else Proposal(config.proposal)
 
     observation_mean: Tensor
     observation_scale: Tensor
@@ -93,6 +107,13 @@ class Ensemble(nn.Module):
             mask[slice(*self.config.known)] = False
         return mask
 
+    def with_proposal(self, proposal: Proposal) -> Self:
+        """Return a copy of this model that goes with a proposal policy."""
+        config = self.config.model_copy(update={"proposal": proposal.config})
+        own = {k: v for k, v in self.state_tensors().items() if not k.startswith("proposal.")}
+        policy = {f"proposal.{k}": v.detach().clone() for k, v in proposal.state_dict().items()}
+        return type(self).from_tensors(config.model_dump(mode="json"), own | policy)
+
     def normalise(self, observation: Tensor, action: Tensor, following: Tensor) -> None:
         """Set the scales from transitions: [M, O], [M, A], [M, O].
 
@@ -104,10 +125,9 @@ class Ensemble(nn.Module):
 
     def predict(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the next observations: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""
-        action = action.expand(observation.shape[0], -1, -1)
         following = observation + self._difference(observation, action) * self.difference_scale
         if self.config.known is not None:
-            following[..., slice(*self.config.known)] = action
+            following[..., slice(*self.config.known)] = action  # shared by members if [N, A]
         return following
 
     def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
@@ -119,11 +139,12 @@ class Ensemble(nn.Module):
         return torch.stack(states)
 
     def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return normalised differences: [E, N, O], [E, N, A] -> [E, N, O]."""
+        """Return normalised differences: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""
+        scaled = (action - self.action_mean) / self.action_scale
         x = torch.cat(
             [
                 (observation - self.observation_mean) / self.observation_scale,
-                (action - self.action_mean) / self.action_scale,
+                scaled.expand(observation.shape[0], -1, -1),
             ],
             dim=-1,
         )
@@ -151,7 +172,8 @@ class Ensemble(nn.Module):
         model = cls(parsed)
         check_tensors(model.state_dict(), tensors)
         model.load_state_dict(dict(tensors))
-        for name in ("observation_scale", "action_scale", "difference_scale"):
+        scales = ["observation_scale", "action_scale", "difference_scale"]
+        for name in [*scales, *(["proposal.scale"] if parsed.proposal else [])]:
             if not bool((tensors[name] > 0).all()):
                 raise ModelInvalid(f"tensor {name} has values <= 0, expected > 0")
         model.requires_grad_(False)

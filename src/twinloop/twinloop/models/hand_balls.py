@@ -60,7 +60,7 @@ class HandBallsConfig(EnsembleConfig):
 class HandBalls(Ensemble):
     """The model; rows and shapes as in `Ensemble`."""
 
-    Config = HandBallsConfig
+    Config: type[EnsembleConfig] = HandBallsConfig
     config: HandBallsConfig
 
     def __init__(
@@ -100,13 +100,14 @@ class HandBalls(Ensemble):
         joints = observation[..., slice(*c.joint_position)]
         command = observation[..., slice(*c.known)]  # type: ignore[misc]
         pull = self.action_scale.reciprocal()
+        target = action.expand(members, -1, -1)
         hand = torch.cat(
             [
                 scaled[..., slice(*c.joint_position)],
                 scaled[..., slice(*c.joint_velocity)],
                 # A joint moves by what it lags behind its targets, far less than their range.
                 (command - joints) * (4.0 * pull),
-                (action - command) * (4.0 * pull),
+                (target - command) * (4.0 * pull),
             ],
             dim=-1,
         )
@@ -141,15 +142,21 @@ class HandBalls(Ensemble):
     def _gap_features(self, observation: Tensor, joints: Tensor, action: Tensor) -> Tensor:
         """Return features of the links about each ball: [E, N, ...] -> [E * N, 2, F]."""
         c = self.config
-        balls = observation[..., slice(*c.ball_position)].reshape(-1, 2, 3).permute(2, 0, 1)
-        balls = balls.contiguous()
+        rows = observation[..., 0].numel()
+        balls = observation[..., slice(*c.ball_position)].reshape(rows, 6).T.reshape(2, 3, rows)
+        balls = balls.transpose(0, 1)
         features = []
         for angles in (joints, action):
-            links = self.geometry.links(angles.reshape(-1, c.action_size))
+            # Joints learn from their own error; through the kinematics they would learn little.
+            links = self.geometry.links(angles.detach().reshape(-1, c.action_size))
+            if len(links[0][0, 0]) < rows:  # all members share the action
+                members = observation.shape[0]
+                links = links[0].repeat(1, 1, members), links[1].repeat(1, 1, members)
             gap, direction = self.geometry.gaps(balls, links)
             gap = gap - c.ball_radius_m
             near = torch.exp(gap.clamp(min=0.0) * (-1.0 / c.reach_m))
             # Penetration stands for force, so negative gaps keep their size.
-            features.append(gap.clamp(max=c.far_m) * (1.0 / c.reach_m))
-            features.extend(direction * near)
-        return torch.cat(features, dim=-1)
+            features.append((gap.clamp(max=c.far_m) * (1.0 / c.reach_m))[None])
+            features.append(direction * near)
+        # [F, 2, links, rows] -> [rows, 2, F * links]
+        return torch.cat(features).permute(3, 1, 0, 2).flatten(2)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forward kinematics and ball-to-link gaps, batched in torch and differentiable.
 
-Coordinates come first in most tensors here, [3, ...], so that sums over them run along memory.
+Rows of the batch come last in most tensors here, so that sums over coordinates run along memory.
 """
 
 from __future__ import annotations
@@ -44,16 +44,21 @@ class LinkGeometry(nn.Module):
         links = len(config.link_joint)
         self._depth, self._chains = depth, chains
         self._joints = torch.tensor(config.joint_index).clamp(min=0).T.flatten()
-        self._where = torch.tensor([d * chains + c for c, d in config.link_joint])
-        self.register_buffer("constant", torch.zeros(depth, 1, chains, 9))
-        self.register_buffer("sine", torch.zeros(depth, 1, chains, 9))
-        self.register_buffer("cosine", torch.zeros(depth, 1, chains, 9))
-        self.register_buffer("translation", torch.zeros(depth, chains, 1, 3))
-        self.register_buffer("link_center", torch.zeros(links, 1, 3))
-        self.register_buffer("link_half", torch.zeros(links, 1, 3))
-        self.register_buffer("link_radius", torch.ones(links))
-        self.register_buffer("box_center", torch.zeros(3, 1, 1, config.boxes))
-        self.register_buffer("box_half", torch.ones(3, 1, 1, config.boxes))
+        self._links_at = [
+            [link for link, (_, d) in enumerate(config.link_joint) if d == at]
+            for at in range(depth)
+        ]
+        self._chain_of = [c for c, _ in config.link_joint]
+        self._order = torch.tensor([i for level in self._links_at for i in level]).argsort()
+        self.register_buffer("constant", torch.zeros(depth, chains, 3, 3, 1))
+        self.register_buffer("sine", torch.zeros(depth, chains, 3, 3, 1))
+        self.register_buffer("cosine", torch.zeros(depth, chains, 3, 3, 1))
+        self.register_buffer("translation", torch.zeros(depth, chains, 1, 3, 1))
+        self.register_buffer("link_center", torch.zeros(links, 1, 3, 1))
+        self.register_buffer("link_half", torch.zeros(links, 1, 3, 1))
+        self.register_buffer("link_radius", torch.ones(links, 1))
+        self.register_buffer("box_center", torch.zeros(3, 1, config.boxes, 1))
+        self.register_buffer("box_half", torch.ones(3, 1, config.boxes, 1))
         if table is not None:
             self._fill(table)
 
@@ -70,7 +75,7 @@ class LinkGeometry(nn.Module):
     @property
     def shapes(self) -> int:
         """Number of shapes that a ball has a gap to: links and boxes."""
-        return len(self.link_radius) + self.box_half.shape[-1]
+        return len(self.link_radius) + self.box_half.shape[-2]
 
     def _fill(self, table: ChainTable) -> None:
         x, y, z = table.axis.unbind(-1)
@@ -83,52 +88,50 @@ class LinkGeometry(nn.Module):
             ("sine", table.rotation @ cross),
             ("cosine", -square),
         ):
-            getattr(self, name).copy_(value.flatten(-2).transpose(0, 1)[:, None])
-        self.translation.copy_(table.translation.transpose(0, 1)[:, :, None])
-        self.link_center.copy_(table.link_center[:, None])
-        self.link_half.copy_(table.link_half[:, None])
-        self.link_radius.copy_(table.link_radius)
-        self.box_center.copy_(table.box_center.T[:, None, None])
-        self.box_half.copy_(table.box_half.T[:, None, None])
+            getattr(self, name).copy_(value.transpose(0, 1)[..., None])
+        self.translation.copy_(table.translation.transpose(0, 1)[:, :, None, :, None])
+        self.link_center.copy_(table.link_center[:, None, :, None])
+        self.link_half.copy_(table.link_half[:, None, :, None])
+        self.link_radius.copy_(table.link_radius[:, None])
+        self.box_center.copy_(table.box_center.T[:, None, :, None])
+        self.box_half.copy_(table.box_half.T[:, None, :, None])
 
     def links(self, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Return centres and half axes [m] of the links: [B, J] rad -> 2 × [3, B, L]."""
-        batch = len(joints)
-        angle = joints[:, self._joints].T.unflatten(0, (self._depth, self._chains))
-        angle = angle.transpose(1, 2).unsqueeze(-1)  # [D, B, C, 1]
+        """Return centres and half axes [m] of the links: [B, J] rad -> 2 × [3, L, B]."""
+        angle = joints.T[self._joints].view(self._depth, self._chains, 1, 1, -1)
         local = torch.addcmul(self.constant, torch.sin(angle), self.sine)
-        local = torch.addcmul(local, torch.cos(angle), self.cosine)
-        local = local.reshape(self._depth, batch * self._chains, 3, 3)
+        local = torch.addcmul(local, torch.cos(angle), self.cosine)  # [D, C, 3, 3, B]
         turn = local[0]
-        place = self.translation[0].expand(-1, -1, 3).reshape(1, -1, 3).expand(batch, -1, -1)
-        turns, places = [turn], [place.reshape(-1, 3)]
-        for d in range(1, self._depth):
-            turned = turn.unflatten(0, (batch, self._chains)) * self.translation[d]
-            places.append(places[-1] + turned.sum(-1).flatten(0, 1))
-            turn = torch.bmm(turn, local[d])
-            turns.append(turn)
-        turn = torch.stack(turns).unflatten(1, (batch, self._chains)).transpose(1, 2)
-        turn = turn.flatten(0, 1)[self._where]  # [L, B, 3, 3]
-        place = torch.stack(places).unflatten(1, (batch, self._chains)).transpose(1, 2)
-        place = place.flatten(0, 1)[self._where]  # [L, B, 3]
-        center = place + (turn * self.link_center[:, None]).sum(-1)
-        half = (turn * self.link_half[:, None]).sum(-1)
-        return center.permute(2, 1, 0).contiguous(), half.permute(2, 1, 0).contiguous()
+        place = self.translation[0, :, 0].expand(-1, -1, len(joints))  # [C, 3, B]
+        centers, halves = [], []
+        for d in range(self._depth):
+            if d:
+                place = place + (turn * self.translation[d]).sum(2)
+                turn = (turn[:, :, :, None] * local[d][:, None]).sum(2)
+            here = self._links_at[d]
+            if here:
+                chain = [self._chain_of[link] for link in here]
+                turned = turn[chain]
+                centers.append(place[chain] + (turned * self.link_center[here]).sum(2))
+                halves.append((turned * self.link_half[here]).sum(2))
+        center = torch.cat(centers)[self._order].transpose(0, 1)
+        half = torch.cat(halves)[self._order].transpose(0, 1)
+        return center.contiguous(), half.contiguous()
 
     def gaps(self, balls: Tensor, links: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return distances from ball centres to surfaces, and unit vectors from surface to ball.
 
-        Balls [3, B, M] m; gaps [B, M, L + K] m; directions [3, B, M, L + K].
+        Balls [3, M, B] m; gaps [M, L + K, B] m; directions [3, M, L + K, B].
         """
-        center, half = (part[:, :, None] for part in links)
-        points = balls[..., None]
+        center, half = (part[:, None] for part in links)
+        points = balls[:, :, None]
         apart = points - center
         # A point has no axis to project on: the small number keeps spheres from 0 / 0.
         share = (apart * half).sum(0) / (half * half).sum(0).add(1e-12)
         to_link = apart - share.clamp(-1.0, 1.0) * half
         beyond = points - self.box_center
         to_box = beyond - torch.minimum(torch.maximum(beyond, -self.box_half), self.box_half)
-        to_surface = torch.cat([to_link, to_box], dim=-1)
+        to_surface = torch.cat([to_link, to_box], dim=2)
         distance = (to_surface * to_surface).sum(0).add(1e-12).sqrt()
-        radius = nn.functional.pad(self.link_radius, (0, self.box_half.shape[-1]))
+        radius = nn.functional.pad(self.link_radius, (0, 0, 0, self.box_half.shape[-2]))
         return distance - radius, to_surface / distance

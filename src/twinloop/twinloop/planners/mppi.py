@@ -37,6 +37,7 @@ class MPPIConfig(BaseModel):
     kappa: float = Field(gt=0)  # sharpness of the weights, per unit of return
     beta: float = Field(gt=0, le=1)  # share of the new value in the smoothing over time
     sigma: float = Field(gt=0)
+    proposal_sigma: float = Field(ge=0)  # in its place, about a model's proposal
     fine_share: float = Field(ge=0, le=1)  # share of samples with `fine_scale` of the noise
     fine_scale: float = Field(gt=0, le=1)
     disagreement_weight: float = Field(ge=0)  # times the members' standard deviation of return
@@ -90,10 +91,10 @@ class MPPI:
         self._scale = 0.5 * config.range_share * (space.upper - space.lower)
         self.largest_change = config.joint_speed * config.step_s  # rad in a step
         fine = round(config.fine_share * config.samples)
-        sigma = torch.full((config.samples, 1, 1), config.sigma)
-        sigma[config.samples - fine :] *= config.fine_scale
-        sigma[0] = 0.0  # the last plan itself is always among the candidates
-        self._sigma = sigma
+        spread = torch.ones(config.samples, 1, 1)
+        spread[config.samples - fine :] *= config.fine_scale
+        spread[0] = 0.0  # the plan itself is always among the candidates
+        self._spread = spread
         self.reset(seed)
 
     @property
@@ -134,7 +135,10 @@ class MPPI:
         if batch != len(self._generators):
             raise ValueError(f"{batch} observations for {len(self._generators)} seeds")
         previous = observation[:, self.task.command]
-        candidates = self._sample(previous)
+        if self.model.proposal is None:
+            candidates = self._about_last_plan(previous)
+        else:
+            candidates = self._about_proposal(previous, self._propose(observation))
         returns = self._returns(observation, candidates, target)  # [E, B, N]
         score = returns.mean(0) - config.disagreement_weight * returns.std(0, correction=0)
         finite = torch.isfinite(score)
@@ -163,12 +167,47 @@ class MPPI:
         ]
         return mean[:, 0], stats
 
-    def _sample(self, previous: Tensor) -> Tensor:
-        """Return candidate targets [rad] that can be executed: [B, A] -> [B, N, H, A]."""
-        c, space = self.config, self._space
-        shape = (c.samples, c.horizon, previous.shape[-1])
+    def _noise(self) -> Tensor:
+        """Return white noise of unit deviation, nothing for the first candidate: [B, N, H, A]."""
+        shape = (self.config.samples, self.config.horizon, self.task.action_size)
         noise = torch.stack([torch.randn(shape, generator=g) for g in self._generators])
-        noise = noise * (self._sigma * self._scale)
+        return noise * self._spread
+
+    def _propose(self, observation: Tensor) -> Tensor:
+        """Return what the proposal does if the members' mean comes true: [B, O] -> [B, H, A]."""
+        assert self.model.proposal is not None
+        state = observation.expand(self.model.members, -1, -1)
+        steps = []
+        for h in range(self.config.horizon):
+            steps.append(self.model.proposal(state.mean(0)))
+            if h + 1 < self.config.horizon:
+                state = self.model.predict(state, steps[-1])
+        return torch.stack(steps, dim=1)
+
+    def _about_proposal(self, previous: Tensor, plan: Tensor) -> Tensor:
+        """Return candidates about a proposed plan: [B, A], [B, H, A] -> [B, N, H, A].
+
+        Noise alone is smoothed, so the plan itself stays what was proposed.
+        """
+        c = self.config
+        white = c.proposal_sigma * self._scale * self._noise()
+        command, smooth = previous[:, None], torch.zeros_like(white[:, :, 0])
+        steps = []
+        for h in range(c.horizon):
+            smooth = torch.lerp(smooth, white[:, :, h], c.beta)
+            command = self._reachable(command, plan[:, None, h] + smooth)
+            steps.append(command)
+        return torch.stack(steps, dim=2)
+
+    def _reachable(self, command: Tensor, wish: Tensor) -> Tensor:
+        """Return the target nearest to a wish, within limits and a step away from the last."""
+        goal = wish.clamp(self._space.lower, self._space.upper)
+        return command + (goal - command).clamp(-self.largest_change, self.largest_change)
+
+    def _about_last_plan(self, previous: Tensor) -> Tensor:
+        """Return candidate targets [rad] that can be executed: [B, A] -> [B, N, H, A]."""
+        c = self.config
+        noise = c.sigma * self._scale * self._noise()
         mean = torch.where(self._is_fresh[:, None, None], previous[:, None], self._mean)
         wish = mean[:, None] + noise
         command = smooth = previous[:, None]
@@ -176,9 +215,8 @@ class MPPI:
         for h in range(c.horizon):
             # The first candidate has no noise and is the plan itself: smoothing would bend it.
             smoothed = torch.lerp(smooth.expand(-1, c.samples, -1), wish[:, :, h], c.beta)
-            smooth = torch.where(self._sigma[:, 0] == 0, wish[:, :, h], smoothed)
-            goal = smooth.clamp(space.lower, space.upper)
-            command = command + (goal - command).clamp(-self.largest_change, self.largest_change)
+            smooth = torch.where(self._spread[:, 0] == 0, wish[:, :, h], smoothed)
+            command = self._reachable(command, smooth)
             steps.append(command)
         return torch.stack(steps, dim=2)
 

@@ -72,15 +72,14 @@ def load_config(path: Path | None = None, **changes: Any) -> BaodingConfig:
     if not isinstance(section, dict):
         raise ValueError(f"{path}: no section 'task', expected a mapping of BaodingConfig's names")
     expected = set(BaodingConfig.__dataclass_fields__)
-    values = {**section, **changes}
+    values: dict[str, Any] = {**section, **changes}
     if set(values) != expected:
         raise ValueError(
             f"{path}: missing {sorted(expected - set(values))}, "
             f"unknown {sorted(set(values) - expected)}"
         )
-    return BaodingConfig(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    )
+    tupled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return BaodingConfig(**tupled)
 
 
 class Baoding:
@@ -135,7 +134,7 @@ class Baoding:
         balls = self.balls(observation)
         aim = target.unflatten(-1, (2, 2))
         distance = torch.linalg.vector_norm(balls[..., ::2] - aim, dim=-1).sum(-1)
-        inside = self._clearance(balls)
+        inside = self.clearance(balls)
         spill = (c.spill_margin_m - inside).clamp(min=0.0).sum(-1)
         lifted = observation[..., self._wrj1] > c.wrist_limit
         return (
@@ -150,7 +149,7 @@ class Baoding:
 
         NaN counts as failed.
         """
-        return ~(self._clearance(self.balls(observation)) >= 0).all(-1)
+        return ~(self.clearance(self.balls(observation)) >= 0).all(-1)
 
     def rotation_deg(self, observations: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the unwrapped rotation since the first row [deg], positive in the task's
@@ -176,7 +175,7 @@ class Baoding:
             return False
         return self.final_rotation_deg(episode.observations) >= self.config.goal_deg
 
-    def _clearance(self, balls: Tensor) -> Tensor:
+    def clearance(self, balls: Tensor) -> Tensor:
         """Distance [m] to the nearest face of the safe box, negative outside: [..., 2, 3] ->
         [..., 2]."""
         lower = balls.new_tensor(self.config.safe_lower_m)
