@@ -110,6 +110,20 @@ def test_a_channel_that_dries_up_stops_the_planner_by_name() -> None:
     assert not loop.is_running
 
 
+def test_a_start_waits_for_channels_that_have_not_come_yet() -> None:
+    loop, _ = running(steps=2)
+    assert drive(loop, range(1_000, 1_400, 10), with_balls=False) == []
+    steps = drive(loop, range(1_400, 2_000, 10))
+    assert [s.stop_reason for s in steps] == ["", "", COMPLETE]
+
+
+def test_a_start_does_not_wait_for_ever() -> None:
+    loop, _ = running()
+    steps = drive(loop, range(1_000, 3_000, 10), with_balls=False)
+    assert [s.due_ns // MS for s in steps] == [2_000]
+    assert "ball_position has no sample" in steps[0].stop_reason
+
+
 def test_a_new_model_counts_from_the_next_step_on() -> None:
     loop, planner = running()
     drive(loop, range(1_000, 1_150, 10))

@@ -23,6 +23,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.experimental import EventsExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -31,6 +32,7 @@ from twinloop.nodes import qos
 from twinloop.nodes.parameters import ParameterRefused, ParameterSpec
 
 HEARTBEAT_PERIOD_S = 0.2
+InvalidTransition: type[Exception] = rclpy_implementation.RCLError
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -69,7 +71,8 @@ class Node(LifecycleNode):
             given = self.declare_parameter(spec.name, spec.default, spec.descriptor()).value
             self._values[spec.name] = spec.check(spec.default if given is None else given)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self.is_finished = False  # set by a node whose work is done; its process then ends
+        # A node whose work is done sets this to its exit code; the process then ends.
+        self.exit_code: int | None = None
         self._fault: str | None = None
         self._late_beats = 0
         self._last_beat_s = time.monotonic()
@@ -172,13 +175,17 @@ class Node(LifecycleNode):
             self.parameter_changed(name, value)
         return SetParametersResult(successful=True)
 
-    def _beat(self) -> None:
+    def say_goodbye(self) -> None:
+        """Beat a last time, as ended, so that nobody takes a clean end for a crash."""
+        self._beat("finalized")
+
+    def _beat(self, state: str = "") -> None:
         now = time.monotonic()
         period, self._last_beat_s = now - self._last_beat_s, now
         self._late_beats += period > 2 * HEARTBEAT_PERIOD_S
         health = Health(ERROR, self._fault) if self._fault else self.health()
         values = {
-            "state": self._state_machine.current_state[1],
+            "state": state or self._state_machine.current_state[1],
             "pid": str(os.getpid()),
             "period_ms": f"{period * 1e3:.1f}",
             "late_beats": str(self._late_beats),
@@ -219,8 +226,14 @@ def run(make_node: Callable[[], Node]) -> None:
             for trigger in (node.trigger_configure, node.trigger_activate):
                 if trigger() is not TransitionCallbackReturn.SUCCESS:
                     sys.exit(2)
-        while not ends and not node.is_finished:
-            executor.spin_once(timeout_sec=0.1)
+        while not ends and node.exit_code is None:
+            try:
+                executor.spin_once(timeout_sec=0.1)
+            except InvalidTransition as error:
+                # Asked to configure when configured, say: refused, and no reason to end.
+                node.get_logger().warning(f"lifecycle request refused: {error}")
     finally:
         node.close()
+        node.say_goodbye()
         rclpy.try_shutdown()
+    sys.exit(node.exit_code or 0)

@@ -158,7 +158,7 @@ class EpisodeNode(Node):
             return
         if self._index >= total or self._failures > self.param("retries"):
             if self._waiting_for == "end":
-                self.is_finished = True
+                self.exit_code = 1 if self._failures > self.param("retries") else 0
                 return
             self._waiting_for = "end"
             status = EpisodeStatus(

@@ -18,6 +18,7 @@ from twinloop.tasks.base import Task
 
 COMPLETE = "complete"
 DROPPED = "dropped"
+FIRST_SAMPLES_S = 1.0  # how long a start waits for channels that have not come yet
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ControlLoop:
         self._task: Task | None = None
         self._steps = 0
         self._index = 0
+        self._patience = 0
 
     @property
     def is_running(self) -> bool:
@@ -70,6 +72,7 @@ class ControlLoop:
         self.planner.reset(seed)
         self._schedule.start()
         self._task, self._steps, self._index = task, steps, 0
+        self._patience = round(FIRST_SAMPLES_S / self.contract.period_s)
 
     def stop(self) -> None:
         """Plan no more."""
@@ -90,8 +93,12 @@ class ControlLoop:
         due = self._schedule.due(stamp_ns)
         if due is None:
             return None
-        index, self._index = self._index, self._index + 1
-        step = self._do(self._task, due, index)
+        step = self._do(self._task, due, self._index)
+        if step.index == 0 and step.observation is None and self._patience > 0:
+            # A node that has just come up may not have heard every channel yet.
+            self._patience -= 1
+            return None
+        self._index += 1
         if step.stop_reason:
             self._task = None
         return step
