@@ -37,6 +37,8 @@ WANTED_GLIBC = (2, 28)
 NEEDED_GB = 4.0
 LONGEST_FIRST_LINE = 127  # what every Linux kernel reads
 BEGUN = "begun"
+FULL_DISK = ("No space left on device", "Disk quota exceeded")
+FULL_BYTES = 1e6
 NO_NETWORK = (
     *("Failed to establish a new connection", "Temporary failure in name resolution"),
     *("Read timed out", "Connection timed out", "Connection aborted", "Network is unreachable"),
@@ -318,10 +320,10 @@ def run(command: list[str], complaint: str, environment: dict[str, str] | None =
 
 def explain(output: str, complaint: str) -> str:
     """Say in one line why a command failed, from what it printed."""
-    if "No space left on device" in output or "Disk quota exceeded" in output:
-        fullest = min(
-            (ROOT, Path(tempfile.gettempdir())), key=lambda path: shutil.disk_usage(path).free
-        )
+    disks = {path: shutil.disk_usage(path).free for path in (ROOT, Path(tempfile.gettempdir()))}
+    fullest = min(disks, key=lambda path: disks[path])
+    # A disk may be too full even for the log to say so.
+    if any(sign in output for sign in FULL_DISK) or disks[fullest] < FULL_BYTES:
         return f"the disk of {fullest} is full; free some space and call make again"
     if any(sign in output for sign in NO_NETWORK):
         return (

@@ -218,6 +218,7 @@ def test_a_full_disk_is_the_one_that_is_full(
     free = {bootstrap.ROOT: 5e9, Path("/some/tmp"): 0.0}
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda p: SimpleNamespace(free=free[p]))
     assert "the disk of /some/tmp is full" in bootstrap.explain("No space left on device", "")
+    assert "the disk of /some/tmp is full" in bootstrap.explain("", "the log could not say so")
 
 
 def test_a_sourced_installation_does_not_reach_the_commands(
