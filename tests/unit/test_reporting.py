@@ -18,10 +18,11 @@ from twinloop.learning.gate import GateConfig, judge
 from twinloop.learning.model_file import Candidate
 from twinloop.learning.registry import Registry
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
-from twinloop.reporting import EpisodeFigures, Models, Report, Run, build, read_run, write
+from twinloop.reporting.episodes import EpisodeFigures, read_run
 from twinloop.reporting.frames import best, draw_strip
-from twinloop.reporting.models import of_model, of_registry
+from twinloop.reporting.models import Models, of_model, of_registry
 from twinloop.reporting.plots import draw
+from twinloop.reporting.report import Report, Run, build, write
 from twinloop.reporting.summary import show
 from twinloop.tasks.baoding import Baoding
 

@@ -129,8 +129,9 @@ def _report(
     from twinloop.cli.reports import finish
     from twinloop.learning.registry import Registry
     from twinloop.planners.control import COMPLETE, DROPPED
-    from twinloop.reporting import Run, read_run
+    from twinloop.reporting.episodes import read_run
     from twinloop.reporting.models import of_model, of_registry
+    from twinloop.reporting.report import Run
 
     with console.status("making the report ..."):
         contract = contracts.load(_TASK)

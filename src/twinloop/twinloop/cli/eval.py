@@ -54,8 +54,8 @@ def evaluate(
     # Late, because these imports take seconds.
     from twinloop.cli.evaluation import load_or_refuse, run_episodes
     from twinloop.cli.reports import finish
-    from twinloop.reporting import Run
     from twinloop.reporting.models import of_model
+    from twinloop.reporting.report import Run
 
     loaded, contract = load_or_refuse(chosen, task)
     folder = run_folder(out, "eval")

@@ -19,7 +19,8 @@ from twinloop.learning.collect import Collector, Job
 from twinloop.learning.model_file import LoadedModel, load_model
 from twinloop.learning.rollout import EpisodeRecord
 from twinloop.models import ModelInvalid
-from twinloop.reporting import EpisodeFigures, machine, read_run
+from twinloop.reporting import machine
+from twinloop.reporting.episodes import EpisodeFigures, read_run
 from twinloop.reporting.progress import WorkProgress
 
 

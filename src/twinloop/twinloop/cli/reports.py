@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 
 from twinloop.contract import Contract
-from twinloop.reporting import Models, Report, Run, build, write
 from twinloop.reporting.episodes import EpisodeFigures
 from twinloop.reporting.frames import draw_strip
+from twinloop.reporting.models import Models
 from twinloop.reporting.plots import draw
-from twinloop.reporting.report import to_json
+from twinloop.reporting.report import Report, Run, build, to_json, write
 from twinloop.reporting.summary import show
 
 

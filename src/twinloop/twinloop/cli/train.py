@@ -67,8 +67,8 @@ def train(
     from twinloop.cli.evaluation import load_or_refuse, run_episodes
     from twinloop.cli.reports import finish
     from twinloop.learning.registry import Registry
-    from twinloop.reporting import Run
     from twinloop.reporting.models import of_model
+    from twinloop.reporting.report import Run
 
     began_s = time.monotonic()
     contract = contracts.load(task)
