@@ -330,8 +330,14 @@ def explain(output: str, complaint: str) -> str:
             f"{complaint}: the package index cannot be reached; check the network, then call "
             "make again"
         )
-    errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
-    return f"{complaint}: {errors[-1][:200]}" if errors else complaint
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [place for place, line in enumerate(lines) if "error" in line.lower()]
+    if not errors:
+        return complaint
+    said = lines[errors[-1]]
+    if said.endswith(":"):  # CMake tells what is wrong in the line below
+        said = " ".join([said, *lines[errors[-1] + 1 :][:1]])
+    return f"{complaint}: {said[:300]}"
 
 
 if __name__ == "__main__":

@@ -198,6 +198,7 @@ def test_too_little_disk_is_refused_with_both_figures(
         ("gcc: error writing to a.o: Disk quota exceeded", "is full; free some space"),
         ("Retrying: Temporary failure in name resolution\nERROR: No match", "check the network"),
         ("error: first\nCMake Error: the last one\nbye", "it failed: CMake Error: the last one"),
+        ("CMake Error at a:1 (message):\n\n  no such folder\n", "(message): no such folder (log"),
         ("nothing of note", "it failed (log: log/setup.log)"),
     ],
 )
