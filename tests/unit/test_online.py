@@ -269,17 +269,16 @@ def test_held_out_episodes_stay_held_out_and_are_never_trained_on(cell: Cell):
 
 
 def test_older_episodes_are_mixed_in_up_to_the_limit(cell: Cell):
-    cell.record(2)
-    cell.work()
-    cell.record(4)
-    cell.work(replay_transitions=0)
-    cell.record(2)
-    cell.work()
-    second, third = (set(cell.registry.manifest(v).lineage.episodes) for v in ("v0003", "v0004"))
-    assert not {"episode_000", "episode_001"} & second
-    assert second < third
-    about = cell.registry.manifest("v0004").lineage
-    assert about.total_transitions == 60 * len(cell.journal().side("training"))
+    older: set[str] = set()
+    for count, room, mixed_in in ((2, 0, 0), (4, 0, 0), (4, 119, 1), (4, 10_000, None)):
+        cell.record(count)
+        cell.work(replay_transitions=room, train_updates=5)
+        lineage = cell.registry.manifest(cell.registry.versions()[-1]).lineage
+        used = set(lineage.episodes)
+        assert len(used & older) == (len(older) if mixed_in is None else mixed_in)
+        assert lineage.transitions == 60 * len(used)
+        older |= {name for name, outcome in cell.outcomes().items() if outcome == "training"}
+        assert used - older == set()
 
 
 def test_a_worse_candidate_is_rejected_and_the_running_model_stays(cell: Cell):
@@ -394,18 +393,29 @@ def test_replayed_folders_are_trained_on_but_not_waited_for(cell: Cell, tmp_path
     assert {f"demonstration_{seed}" for seed in range(3)} <= seen
 
 
-def test_what_a_job_says_is_json_on_a_clean_stream(cell: Cell):
-    cell.record(1)
-    done = subprocess.run(
+def test_a_child_ends_in_the_middle_of_training_when_its_input_closes(cell: Cell):
+    cell.record(2)
+    child = subprocess.Popen(
         [sys.executable, "-m", "twinloop.learning.online_child"],
-        input=cell.config().model_dump_json() + "\n",
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    # Its input ends at once, and so may it.
-    assert done.returncode == 0
-    for line in done.stdout.splitlines():
-        assert {"kind", "message"} <= json.loads(line).keys()
+    assert child.stdin is not None
+    assert child.stdout is not None
+    endless = cell.config(train_updates=10**8, train_seconds=1e6)
+    child.stdin.write(endless.model_dump_json() + "\n")
+    child.stdin.flush()
+    said = []
+    for line in child.stdout:
+        said.append(json.loads(line))
+        if said[-1]["kind"] == "progress":
+            break
+    assert [event["kind"] for event in said][:3] == ["bag_read", "bag_read", "training"]
+    child.stdin.close()
+    # Its output is still open, so that nothing but the end of its input tells it.
+    for _ in child.stdout:
+        continue
+    assert child.wait(10) == 0
+    child.stdout.close()
