@@ -244,7 +244,7 @@ def test_versions_are_scored_on_what_the_learner_held_out(tmp_path: Path) -> Non
     registry.decide(candidate, decision.model_copy(update={"verdict": "rejected"}))
     models = of_registry(registry, figures)
     assert (models.promotions, models.rejections) == (0, 1)
-    assert models.scored_on == "1 held-out episodes"
+    assert models.scored_on == "1 held-out episode"
     assert [(one.version, one.status) for one in models.errors] == [
         (started, "seed"),
         (candidate, "rejected"),
@@ -299,7 +299,7 @@ def test_the_strip_shows_the_best_episode(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(PNG)
 
 
-@pytest.mark.parametrize("count", [0, 1, 8, 40])
+@pytest.mark.parametrize("count", [0, 1, 8, 13, 28, 40])
 def test_the_summary_fits_a_screen_and_ends_with_the_paths(tmp_path: Path, count: int) -> None:
     figures = [
         EpisodeFigures(

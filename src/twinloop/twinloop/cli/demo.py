@@ -115,7 +115,8 @@ def _show(line: LaunchLine, display: LiveDisplay, state: CellState) -> None:
     matched = _ROS_LOG.match(line.text)
     if matched:
         level, node, text = matched.groups()
-        if level not in ("DEBUG", "INFO"):
+        # What the episode node says of ends is on the screen already.
+        if level not in ("DEBUG", "INFO") and node != "episode":
             display.say(f"{node}: {text}", "yellow" if level == "WARN" else "red")
     elif line.stream in ("stderr", "error"):
         display.say(f"{line.source}: {line.text}", "red")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from twinloop.reporting.live import CellState, LiveDisplay
 from twinloop_interfaces.msg import EpisodeStatus, ModelAnnouncement, PlanStats
 
 _POLL_S = 0.1
+_NICE = 10
 _PHASES = {
     EpisodeStatus.IDLE: "idle",
     EpisodeStatus.RESETTING: "resetting",
@@ -71,6 +73,8 @@ class Monitor:
         self._thread.join()
 
     def _run(self) -> None:
+        # On Linux this is the thread's alone: what is shown must not cost the planner time.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         context = Context()
         # Signals are for the launch, which shuts the cell down in order.
         rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
@@ -133,8 +137,9 @@ class Monitor:
         self.state.promotions += is_promotion
         self.state.rejections += not is_promotion
         verdict = "promoted" if is_promotion else "rejected"
+        reason = announcement.reason.removeprefix(f"{announcement.version}: ")
         self._display.say(
-            f"model {announcement.version} {verdict}: {announcement.reason}",
+            f"model {announcement.version} {verdict}: {reason}",
             "cyan" if is_promotion else "",
         )
 

@@ -19,8 +19,11 @@ from twinloop.bags.errors import BagError
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.read import complete_bags, metadata, read_messages, unfinished_bags
 from twinloop.contract import Contract, stamp_of
-from twinloop.planners.control import DROPPED
+from twinloop.planners.control import COMPLETE, DROPPED
 from twinloop.tasks.base import Task
+
+# Reasons for the end of an episode that kept both balls: of nodes, and of rollouts in process.
+ENDED_WELL = (COMPLETE, "completed")
 
 
 def _no_values() -> NDArray[np.float64]:

@@ -64,7 +64,7 @@ def of_registry(registry: Registry, figures: Sequence[EpisodeFigures]) -> Models
             continue  # its weights were pruned, or it was refused for what it is
     chosen = [one for one in figures if one.id in held_out]
     errors, note = _errors(loaded, chosen, registry.contract)
-    scored_on = f"{len(chosen)} held-out episodes"
+    scored_on = f"{len(chosen)} held-out episode{'s' if len(chosen) > 1 else ''}"
     if not errors:
         errors, note = _errors(loaded, figures, registry.contract)
         flattery = ", those trained on included" if decided else ""

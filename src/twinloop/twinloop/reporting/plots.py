@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from twinloop.reporting.episodes import EpisodeFigures
+from twinloop.reporting.episodes import ENDED_WELL, EpisodeFigures
 from twinloop.reporting.report import PLAN_BOUND_MS, Report, joined
 
 KEPT, DROPPED, INK, FAINT, ACCENT = "#1f6f8b", "#c8553d", "#2b2d33", "#c9ced6", "#e3a94f"
@@ -51,10 +51,10 @@ def rotation(report: Report) -> Figure | None:
     # Lines that end close together get their names beneath each other.
     heights = _spread([float(one.rotations_deg[-1]) for one in shown], _label_height(shown))
     for one, height in zip(shown, heights, strict=True):
-        color = DROPPED if one.dropped else KEPT
+        color, marker, _ = _end(one)
         x, y = one.times_s, one.rotations_deg
         axes.plot(x, y, color=color, alpha=0.85 if len(shown) <= _LABELLED else 0.4, lw=1.4)
-        axes.plot(x[-1:], y[-1:], "x" if one.dropped else "o", color=color, ms=5)
+        axes.plot(x[-1:], y[-1:], marker, color=color, ms=5)
         if len(shown) <= _LABELLED:
             axes.annotate(
                 f"{one.index + 1}",
@@ -66,8 +66,8 @@ def rotation(report: Report) -> Figure | None:
             )
     for height in (90.0, 180.0):
         axes.axhline(height, color=INK, lw=0.7, ls=(0, (4, 4)), alpha=0.5, zorder=0)
-    axes.plot([], [], "-o", color=KEPT, ms=5, label="both balls kept")
-    axes.plot([], [], "-x", color=DROPPED, ms=5, label="a ball dropped")
+    for color, marker, label in dict.fromkeys(_end(one) for one in shown):
+        axes.plot([], [], f"-{marker}", color=color, ms=5, label=label)
     _legend(axes)
     axes.yaxis.set_major_locator(MultipleLocator(_tick_deg(axes)))
     axes.set_xlabel("time since the first step [s]")
@@ -153,6 +153,15 @@ def _figure(title: str) -> tuple[Figure, Axes]:
         axes.spines[side].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9)
     return figure, axes
+
+
+def _end(one: EpisodeFigures) -> tuple[str, str, str]:
+    """Return colour, marker and words for how an episode ended."""
+    if one.dropped:
+        return DROPPED, "x", "a ball dropped"
+    if one.stop_reason not in ENDED_WELL:
+        return ACCENT, "s", "ended by a fault"
+    return KEPT, "o", "both balls kept"
 
 
 def _legend(axes: Axes) -> None:

@@ -12,12 +12,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from twinloop.reporting.episodes import EpisodeFigures
+from twinloop.reporting.episodes import ENDED_WELL, EpisodeFigures
 from twinloop.reporting.report import Report
 
 _COLUMNS = 80
-_LISTED = 8  # more episodes than these are told by their quartiles
-_ENDED_WELL = ("complete", "completed")
+_LISTED = 8  # more episodes than these are told in a few words each
+_TOLD = 28  # and more than these by their quartiles
+_A_LINE = 4
 
 
 def show(report: Report, console: Console, files: dict[str, Path]) -> None:
@@ -53,14 +54,9 @@ def _episodes(episodes: Sequence[EpisodeFigures]) -> RenderableType:
     if not episodes:
         return Text("no episode was recorded", style="red")
     if len(episodes) > _LISTED:
-        rotations = [one.rotation_deg for one in episodes]
-        low, first, third, high = np.percentile(rotations, [0, 25, 75, 100])
-        return Group(
-            Text(
-                f"rotation from {low:.0f}° to {high:.0f}°, middle half {first:.0f}° to {third:.0f}°"
-            ),
-            Text(_faults(episodes), style="yellow") if _faults(episodes) else Text(""),
-        )
+        told = _grid(episodes) if len(episodes) <= _TOLD else _quartiles(episodes)
+        faults = _faults(episodes)
+        return Group(told, *([Text(faults, style="yellow", no_wrap=True)] if faults else []))
     table = Table(box=None, padding=(0, 1), width=_COLUMNS)
     for name in ("episode", "steps", "rotation", "return"):
         table.add_column(name, justify="right", header_style="dim")
@@ -70,8 +66,7 @@ def _episodes(episodes: Sequence[EpisodeFigures]) -> RenderableType:
         end = (
             Text("dropped", style="red") if one.dropped else Text("kept both balls", style="green")
         )
-        if _is_fault(one):
-            end = Text(one.stop_reason, style="yellow")
+        end = Text(one.stop_reason if _is_fault(one) else _end(one), style=_style(one))
         table.add_row(
             str(one.index + 1),
             str(one.steps),
@@ -83,16 +78,44 @@ def _episodes(episodes: Sequence[EpisodeFigures]) -> RenderableType:
     return table
 
 
+def _grid(episodes: Sequence[EpisodeFigures]) -> Table:
+    table = Table.grid(padding=(0, 3))
+    cells = []
+    for one in episodes:
+        cell = Text(f"{one.index + 1:3d} ", style="dim")
+        cell.append(f"{one.rotation_deg:5.0f}° ", style="not dim")
+        cells.append(cell.append(_end(one), style=f"not dim {_style(one)}"))
+    for start in range(0, len(cells), _A_LINE):
+        table.add_row(*cells[start : start + _A_LINE])
+    return table
+
+
+def _quartiles(episodes: Sequence[EpisodeFigures]) -> Text:
+    rotations = [one.rotation_deg for one in episodes]
+    low, first, third, high = np.percentile(rotations, [0, 25, 75, 100])
+    return Text(
+        f"rotation from {low:.0f}° to {high:.0f}°, middle half {first:.0f}° to {third:.0f}°"
+    )
+
+
 def _is_fault(one: EpisodeFigures) -> bool:
-    return not one.dropped and one.stop_reason not in _ENDED_WELL
+    return not one.dropped and one.stop_reason not in ENDED_WELL
+
+
+def _end(one: EpisodeFigures) -> str:
+    return "dropped" if one.dropped else "fault" if _is_fault(one) else "kept"
+
+
+def _style(one: EpisodeFigures) -> str:
+    return {"dropped": "red", "fault": "yellow", "kept": "green"}[_end(one)]
 
 
 def _faults(episodes: Sequence[EpisodeFigures]) -> str:
     reasons = [one.stop_reason for one in episodes if _is_fault(one)]
     if not reasons:
         return ""
-    more = f" and {len(set(reasons)) - 1} more" if len(set(reasons)) > 1 else ""
-    return f"{len(reasons)} ended by a fault: {reasons[0]}{more}"
+    line = f"{len(reasons)} ended by a fault: {reasons[0]}"
+    return line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 1]}…"
 
 
 def _figures(content: dict[str, Any]) -> Table:
