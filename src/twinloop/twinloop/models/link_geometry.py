@@ -6,8 +6,10 @@ Rows of the batch come last in most tensors here, so that sums over coordinates 
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from twinloop.models.kinematics import ChainTable
@@ -21,6 +23,17 @@ class LinkGeometryConfig(BaseModel):
     joint_index: tuple[tuple[int, ...], ...] = Field(min_length=1)  # [C][D], -1 where padded
     link_joint: tuple[tuple[int, int], ...] = Field(min_length=1)  # [L] (chain, depth)
     boxes: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _table_fits(self) -> Self:
+        chains, depth = len(self.joint_index), len(self.joint_index[0])
+        if depth == 0 or any(len(row) != depth for row in self.joint_index):
+            raise ValueError("joint_index: chains differ in length, expected them padded alike")
+        if any(joint < -1 for row in self.joint_index for joint in row):
+            raise ValueError("joint_index: a joint is below -1, which stands for none")
+        if any(not (0 <= c < chains and 0 <= d < depth) for c, d in self.link_joint):
+            raise ValueError("link_joint: a link is on no chain")
+        return self
 
     @classmethod
     def of(cls, table: ChainTable) -> LinkGeometryConfig:
@@ -37,10 +50,6 @@ class LinkGeometry(nn.Module):
     def __init__(self, config: LinkGeometryConfig, table: ChainTable | None = None) -> None:
         super().__init__()
         chains, depth = len(config.joint_index), len(config.joint_index[0])
-        if any(len(row) != depth for row in config.joint_index):
-            raise ValueError("joint_index: chains differ in length, expected them padded")
-        if any(not (0 <= c < chains and 0 <= d < depth) for c, d in config.link_joint):
-            raise ValueError("link_joint: a link is on no chain")
         links = len(config.link_joint)
         self._depth, self._chains = depth, chains
         self._joints = torch.tensor(config.joint_index).clamp(min=0).T.flatten()
