@@ -168,6 +168,15 @@ def test_the_two_bags_of_an_interrupted_recording_are_one_episode(tmp_path: Path
     assert figures.rotation_deg == pytest.approx(200.0, abs=0.01)
 
 
+def test_an_episode_that_ended_before_its_first_step_is_one(tmp_path: Path) -> None:
+    whole = turning_bag(tmp_path / "all", "one", turning(200.0), stop_reason="interrupted")
+    edited(whole, tmp_path / "bags" / "one", lambda topic, _: topic != "/plan_stats")
+    report = report_of(tmp_path)
+    (told,) = report.content["episodes"]
+    assert (told["steps"], told["rotation_deg"], told["stop_reason"]) == (0, 0.0, "interrupted")
+    assert draw(report) == []
+
+
 def test_versions_are_named_in_the_order_they_planned(tmp_path: Path) -> None:
     whole = turning_bag(tmp_path / "all", "one", turning(100.0))
 

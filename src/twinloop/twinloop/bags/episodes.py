@@ -283,7 +283,7 @@ def _follows(later_ns: int, earlier_ns: int, period_s: float) -> bool:
 
 
 def _pairs(stamps: list[int]) -> list[tuple[int, int | None]]:
-    return list(zip(stamps, [*stamps[1:], None], strict=True))
+    return list(zip(stamps, [*stamps[1:], None], strict=False))  # none for none
 
 
 def _nanoseconds(stamp: Any) -> int:

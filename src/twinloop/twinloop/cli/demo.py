@@ -115,8 +115,9 @@ def _show(line: LaunchLine, display: LiveDisplay, state: CellState) -> None:
     matched = _ROS_LOG.match(line.text)
     if matched:
         level, node, text = matched.groups()
-        # What the episode node says of ends is on the screen already.
-        if level not in ("DEBUG", "INFO") and node != "episode":
+        # How episodes end is on the screen already.
+        is_known = node == "episode" and " ended: " in text
+        if level not in ("DEBUG", "INFO") and not is_known:
             display.say(f"{node}: {text}", "yellow" if level == "WARN" else "red")
     elif line.stream in ("stderr", "error"):
         display.say(f"{line.source}: {line.text}", "red")
