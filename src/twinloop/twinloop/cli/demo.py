@@ -135,7 +135,7 @@ def _report(
     from twinloop.reporting.models import of_model, of_registry
     from twinloop.reporting.report import Run
 
-    with console.status("making the report ..."):
+    with console.status("reading the bags ..."):
         contract = contracts.load(_TASK)
         episodes = read_run(folder / "bags", contract)
         registry = Registry(folder / "registry", contract)

@@ -39,8 +39,9 @@ def finish(
     report = build(run, episodes, models)
     report.content.update(more)
     path = write(report)
-    plots = draw(report)
-    strip = draw_strip(episodes, contract, run.folder / "frames.png")
+    with console.status("drawing the plots ..."):
+        plots = draw(report)
+        strip = draw_strip(episodes, contract, run.folder / "frames.png")
     if strip is not None:
         plots.append(strip)
     if as_json:
