@@ -150,7 +150,7 @@ def test_ctrl_c_ends_the_demo_and_reports_what_is_there(
     assert str(out / "report.json") in shown
 
 
-def test_a_graph_that_makes_no_progress_is_ended() -> None:
+def test_a_graph_that_plans_no_step_is_ended() -> None:
     reasons: list[str] = []
     stopped = threading.Event()
 
@@ -166,5 +166,5 @@ def test_a_graph_that_makes_no_progress_is_ended() -> None:
         Monitor(state, display, stop, stall_s=0.5) as monitor,
     ):
         assert stopped.wait(30.0)
-    assert reasons == ["no progress for 0.5 s (starting)"]
+    assert reasons == ["no control step for 1 s (starting)"]
     assert monitor.fault == reasons[0]

@@ -121,9 +121,10 @@ def test_a_model_that_cannot_be_used_is_refused_before_anything_runs(
     weights = registry / "baoding" / "v0001" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     out = tmp_path / "out"
-    assert call("eval", "baoding", "--model", str(registry), "--out", str(out)) == 2
-    assert "weights.safetensors" in capsys.readouterr().err
-    assert not out.exists()
+    for command in (("demo",), ("eval", "baoding")):
+        assert call(*command, "--model", str(registry), "--out", str(out)) == 2
+        assert "weights.safetensors" in capsys.readouterr().err
+        assert not out.exists()
 
 
 def test_an_evaluation_leaves_bags_and_a_report(

@@ -58,6 +58,11 @@ def demo(
     """
     console = Console(stderr=as_json)
     chosen = model_folder(model, _TASK).absolute()
+    if model != SHIPPED:
+        # Takes a second or two, and saves a start of all nodes in vain.
+        from twinloop.cli.evaluation import load_or_refuse
+
+        load_or_refuse(chosen, _TASK)
     folder = run_folder(out, "demo")
     os.environ.update(own_domain())
     arguments = {

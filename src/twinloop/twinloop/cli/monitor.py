@@ -35,10 +35,11 @@ class Monitor:
     Args:
         state: is kept up to date.
         display: shows it.
-        stop: called once, with the reason, when there was no progress for `stall_s` or the run
-            takes longer than `limit_s`.
+        stop: called once, with the reason, when no step was planned for `stall_s` or the run takes
+            longer than `limit_s`.
         namespace: of the cell.
-        stall_s: silence of planner and episode node that counts as a stop [s].
+        stall_s: time without a control step that counts as a stop [s]; before the first one,
+            while the nodes start, twice as much.
         limit_s: longest run [s].
     """
 
@@ -59,7 +60,7 @@ class Monitor:
         self._stop = stop
         self._namespace = namespace
         self._stall_s, self._limit_s = stall_s, limit_s
-        self._began_s = self._progress_s = time.monotonic()
+        self._began_s = self._step_s = time.monotonic()
         self._has_model = False
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor")
@@ -103,8 +104,9 @@ class Monitor:
     def _watch(self, now_s: float) -> None:
         if self.fault or self.state.phase == "finished":
             return
-        if now_s - self._progress_s > self._stall_s:
-            self.fault = f"no progress for {self._stall_s:g} s ({self.state.phase})"
+        patience_s = self._stall_s if self.state.transitions else 2.0 * self._stall_s
+        if now_s - self._step_s > patience_s:
+            self.fault = f"no control step for {patience_s:g} s ({self.state.phase})"
         elif now_s - self._began_s > self._limit_s:
             self.fault = f"took longer than {self._limit_s / 60:.0f} min"
         if self.fault:
@@ -113,8 +115,6 @@ class Monitor:
     def _on_status(self, status: EpisodeStatus) -> None:
         state = self.state
         phase = _PHASES.get(status.phase, "unknown")
-        if (phase, status.step, status.index) != (state.phase, state.step, state.index):
-            self._progress_s = time.monotonic()
         if phase == "resetting" and state.began_s is None:
             state.began_s = time.monotonic()
         if phase == "ended" and state.phase != "ended":
@@ -125,6 +125,7 @@ class Monitor:
 
     def _on_stats(self, stats: PlanStats) -> None:
         if not stats.stop_reason and len(stats.action):
+            self._step_s = time.monotonic()
             self.state.transitions += 1
             self.state.plan_ms.append(stats.plan_ms)
 
