@@ -124,7 +124,8 @@ def test_an_episode_stays_on_its_side_of_the_split_while_data_grows(episodes) ->
     few, many = split(episodes[:10], 0.3), split(episodes, 0.3)
     for small, large in zip(few, many, strict=True):
         names = {e.meta["episode_id"] for e in large}
-        assert small and {e.meta["episode_id"] for e in small} <= names
+        assert small
+        assert {e.meta["episode_id"] for e in small} <= names
     assert len(many[0]) + len(many[1]) == len(episodes)
 
 
