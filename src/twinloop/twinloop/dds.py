@@ -62,9 +62,11 @@ def round_trip() -> dict[str, Any]:
     try:
         node = rclpy.create_node("doctor_ping")
         received: list[str] = []
-        node.create_subscription(
-            String, "doctor_pong", lambda message: received.append(message.data), 10
-        )
+
+        def receive(message: Any) -> None:
+            received.append(message.data)
+
+        node.create_subscription(String, "doctor_pong", receive, 10)
         publisher = node.create_publisher(String, "doctor_ping", 10)
         deadline = time.monotonic() + _PATIENCE_S
         trips: list[float] = []

@@ -73,6 +73,8 @@ def rotation(report: Report) -> Figure | None:
     axes.set_xlabel("time since the first step [s]")
     axes.set_ylabel("rotation in the task's direction [deg]")
     axes.set_xlim(0.0, 1.05 * _longest(shown))
+    if len(shown) <= _LABELLED:
+        axes.set_ylim(top=max(axes.get_ylim()[1], max(heights) + _label_height(shown)))
     return figure
 
 
@@ -185,8 +187,9 @@ def _label_height(episodes: list[EpisodeFigures]) -> float:
 
 
 def _spread(values: list[float], distance: float) -> list[float]:
-    """Return the values moved up as little as keeps them apart."""
+    """Return the values moved apart, in their order and about the same mean."""
     moved, floor = [0.0] * len(values), -np.inf
     for index in np.argsort(values):
         floor = moved[index] = max(values[index], floor + distance)
-    return moved
+    shift = float(np.mean(moved) - np.mean(values))
+    return [value - shift for value in moved]
