@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import time
+from copy import copy
 from typing import Any
 
 from rclpy.action import ActionServer
@@ -144,11 +145,14 @@ class TwinNode(Node):
         ]
 
     def _open_inputs(self) -> None:
+        # Deeper than a source's queue: no source can push another one's commands out.
+        commands = copy(qos.COMMAND)
+        commands.depth = 10
         command = self.create_subscription(
             JointTrajectory,
             "command",
             self.guarded(self._on_command),
-            qos.COMMAND,
+            commands,
             event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
         )
         stop = self.create_subscription(
