@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 _BRINGUP = "twinloop_bringup"
@@ -34,8 +35,7 @@ def _roots() -> list[Path]:
         from ament_index_python.packages import PackageNotFoundError, get_package_share_path
     except ImportError:
         return roots
-    try:
+    # OSError: the index is importable, but no prefix is set, so no workspace is sourced.
+    with contextlib.suppress(PackageNotFoundError, OSError):
         roots.append(get_package_share_path(_BRINGUP))
-    except PackageNotFoundError:
-        pass
     return roots

@@ -28,6 +28,7 @@ from twinloop_sim.nodes.pacing import LockStep, Pace
 from twinloop_sim.twin import ENGINES
 
 _WATCH_S = 0.02
+_LOOKS = 5  # at the pace, for each tick
 _REPEAT_S = 0.1
 _DEFAULTS = GuardSettings()
 
@@ -132,7 +133,8 @@ class TwinNode(Node):
         self._outputs = Outputs(self, self._guarded, self.param("publish_clock"))
         self._undo.append(self._outputs.close)
         self._open_inputs()
-        interval_s = 0.0 if self._rtf == 0.0 else min(cell.tick_s / self._rtf, _WATCH_S)
+        # Looked at often, so that a tick is late by a share of itself at most.
+        interval_s = 0.0 if self._rtf == 0.0 else min(cell.tick_s / self._rtf / _LOOKS, _WATCH_S)
         self._ticker = self.create_timer(
             interval_s, self.guarded(self._advance), clock=self.steady_clock, autostart=False
         )

@@ -86,6 +86,11 @@ class PlannerNode(Node):
         self.create_service(Trigger, "stop_planning", self._on_stop)
         self.get_logger().info(f"plans {name} with model {self._version} from {path}")
 
+    def activate(self) -> None:
+        # What is alive now stays out of later collections, which would delay a step.
+        gc.collect()
+        gc.freeze()
+
     def deactivate(self) -> None:
         if self._loop is not None and self._loop.is_running:
             self._stop("planner deactivated")
@@ -143,9 +148,6 @@ class PlannerNode(Node):
             except ValueError as error:
                 response.message = str(error)
                 return response
-            # What is alive now stays out of later collections, which would delay a step.
-            gc.collect()
-            gc.freeze()
             self._episode_id, self._last_complaint = request.episode_id, ""
             self._loop.start(task, request.seed, request.steps)
             response.success = True
