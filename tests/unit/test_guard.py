@@ -409,6 +409,17 @@ def test_a_rearm_stands_where_the_joints_are_not_where_they_were_sent() -> None:
     np.testing.assert_array_equal(bench.tick(5), np.tile(sagged, (5, 1)))
 
 
+def test_after_a_restart_that_took_time_commands_from_before_are_stale() -> None:
+    bench = Bench()
+    bench.tick(3)
+    before_ns = bench.now_ns
+    bench.now_ns += 12 * STEP_NS
+    bench.guard.restart(CUP, bench.now_ns, "scene reset")
+    bench.tick(1)
+    assert bench.send(CUP, stamp_ns=before_ns).refusal is Refusal.STALE
+    assert bench.send(CUP).is_accepted
+
+
 def test_a_restart_forgets_source_and_motion_but_not_the_order_of_stamps() -> None:
     bench = Bench()
     bench.send(moved(STEP_RAD), "first")

@@ -17,8 +17,10 @@ from twinloop_sim.cell import Cell
 
 Array = NDArray[np.float64]
 
-# Longer than any sample of the scene before stays usable, shorter than what counts as a clock step.
-RESET_NS = 300_000_000
+# Longer than any sample of the scene before stays usable, and enough for planners to take it for a
+# jump of the clock: their control steps then start anew with the scene.
+RESET_NS = 1_200_000_000
+STARTS = ("cup",)
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,14 @@ class GuardedCell:
 
         Raises:
             RuntimeError: the guard is stopped.
-            ValueError: an unknown start.
+            ValueError: an unknown start, or a seed that is too large.
         """
         guard, cell = self.guard, self.cell
         guard.check_restart()
+        if start not in STARTS:
+            raise ValueError(f"start is {start!r}, expected one of {', '.join(STARTS)}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {seed}, expected 0 to 2**63 - 1")
         cell.reset([seed], start)
         self.sim_ns = self._next_period(self.sim_ns + RESET_NS)
         # One tick back, so that the goal is dated before the first control step.

@@ -253,11 +253,14 @@ class CommandGuard:
     def restart(self, position: ArrayLike, now_ns: int, reason: str) -> None:
         """Stand at `position`, [J] rad, and wait for a source: after a scene reset.
 
+        ROS time may have jumped ahead meanwhile; commands from before that are stale.
+
         Raises:
             RuntimeError: while stopped; only `rearm` ends that.
             ValueError: a position that is not finite or has the wrong length.
         """
         self.check_restart()
+        self._stamps.restart()
         self._restart(position, now_ns, reason)
 
     def take_changes(self) -> list[GoalChange]:

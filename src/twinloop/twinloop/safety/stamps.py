@@ -63,6 +63,11 @@ class StampJudge:
         self.steps += 1
         return step_ns
 
+    def restart(self) -> None:
+        """Forget the clock's past: what comes next is no step, whatever it reads."""
+        self._seen = None
+        self._grace_ends_s = -float("inf")
+
     def judge(self, stamp_ns: int, now_ns: int, steady_s: float) -> tuple[Freshness, int]:
         """Freshness of a stamp, and its age in ns on the clock it was taken from."""
         age_ns = now_ns - stamp_ns
