@@ -91,6 +91,16 @@ def test_one_step_a_period_until_the_episode_is_complete() -> None:
     assert not loop.is_running
 
 
+def test_lost_samples_delay_a_step_but_do_not_end_the_episode() -> None:
+    loop, _ = running(steps=3)
+    drive(loop, range(1_000, 1_010, 10))
+    (step,) = drive(loop, range(1_160, 1_180, 10))
+    assert step.due_ns == 1_100 * MS
+    assert step.stop_reason == ""
+    assert step.observation is not None
+    assert step.observation.sample_stamps_ns["joint_position"] == 1_160 * MS
+
+
 def test_a_dropped_ball_ends_the_episode_without_a_command() -> None:
     loop, _ = running()
     drive(loop, range(1_000, 1_050, 10))

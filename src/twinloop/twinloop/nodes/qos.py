@@ -6,7 +6,8 @@ from __future__ import annotations
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
-SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Deep enough for what comes in while a planner plans.
+SENSOR = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
 # The newest command counts; a source that dies is noticed by its lease, whatever the clock does.
 COMMAND = QoSProfile(
     depth=1,

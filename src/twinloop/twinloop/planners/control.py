@@ -93,7 +93,7 @@ class ControlLoop:
         due = self._schedule.due(stamp_ns)
         if due is None:
             return None
-        step = self._do(self._task, due, self._index)
+        step = self._do(self._task, due, stamp_ns, self._index)
         if step.index == 0 and step.observation is None and self._patience > 0:
             # A node that has just come up may not have heard every channel yet.
             self._patience -= 1
@@ -103,9 +103,10 @@ class ControlLoop:
             self._task = None
         return step
 
-    def _do(self, task: Task, due: int, index: int) -> Step:
+    def _do(self, task: Task, due: int, stamp_ns: int, index: int) -> Step:
         try:
-            observation = self._assembler.assemble(due)
+            # Samples may have been lost: what triggered the step is the newest there is.
+            observation = self._assembler.assemble(stamp_ns)
         except ObservationUnavailable as unavailable:
             return Step(due, index, stop_reason=str(unavailable))
         vector = torch.from_numpy(observation.vector)
