@@ -100,7 +100,8 @@ def test_row_26_two_sources_are_never_interleaved(station: Station) -> None:
         return CUP + 0.1
 
     station.drive(both)
-    station.spin(2.0)
+    # The rival is heard from when the middleware has made it known, and refused or obeyed then on.
+    station.spin_until(lambda: station.record.statuses[-1].foreign >= foreign + 15, 20.0)
     station.driver = None
     sources = [source for _, source, _ in station.record.applied[start:] if source != "guard"]
     state_row(

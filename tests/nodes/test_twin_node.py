@@ -34,7 +34,8 @@ def live() -> Iterator[Station]:
 
 @pytest.fixture(scope="module")
 def stepped() -> Iterator[Station]:
-    station = Station(rtf=0.0, lockstep_timeout_s=1.0)
+    # Out of lock-step this twin says more than a busy machine can hear: it is left there last.
+    station = Station(rtf=0.0, lockstep_timeout_s=5.0)
     yield station
     station.close()
 
@@ -213,7 +214,7 @@ def test_in_lock_step_the_node_moves_like_the_cell_in_process(stepped: Station) 
 def test_in_lock_step_time_goes_on_when_the_planner_has_stopped(stepped: Station) -> None:
     run_in_lockstep(stepped, lambda k: 0.0)
     end_ns = stepped.commanded[-1] + PERIOD_NS
-    stepped.spin_until(lambda: stepped.now_ns > end_ns + 10 * PERIOD_NS, 10.0)
+    stepped.spin_until(lambda: stepped.now_ns > end_ns + 10 * PERIOD_NS, 20.0)
     assert stepped.state == GuardStatus.HOLDING
 
 

@@ -150,7 +150,7 @@ class TwinNode(Node):
         # Deeper than a source's queue: no source can push another one's commands out.
         commands = copy(qos.COMMAND)
         commands.depth = 10
-        command = self.create_subscription(
+        self._command = self.create_subscription(
             JointTrajectory,
             "command",
             self.guarded(self._on_command),
@@ -163,7 +163,7 @@ class TwinNode(Node):
         rearm = self.create_service(Trigger, "rearm", self._on_rearm)
         reset = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
         self._undo += [
-            lambda: self.destroy_subscription(command),
+            lambda: self.destroy_subscription(self._command),
             lambda: self.destroy_subscription(stop),
             lambda: self.destroy_service(rearm),
             reset.destroy,
@@ -261,7 +261,7 @@ class TwinNode(Node):
                 guarded.guard.hold("no command in lock-step", guarded.now_ns)
             elif now_s >= self._repeat_at_s:
                 self._repeat_at_s = now_s + _REPEAT_S
-                if self.count_publishers("command"):
+                if self._command.get_publisher_count():
                     self._outputs.repeat()
                 else:
                     self._lockstep.suspend()
