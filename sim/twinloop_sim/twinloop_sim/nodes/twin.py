@@ -29,6 +29,7 @@ from twinloop_sim.twin import ENGINES
 
 _WATCH_S = 0.02
 _LOOKS = 5  # at the pace, for each tick
+_REST_S = 0.001  # between bursts as fast as possible: time to listen
 _REPEAT_S = 0.1
 _DEFAULTS = GuardSettings()
 
@@ -134,7 +135,7 @@ class TwinNode(Node):
         self._undo.append(self._outputs.close)
         self._open_inputs()
         # Looked at often, so that a tick is late by a share of itself at most.
-        interval_s = 0.0 if self._rtf == 0.0 else min(cell.tick_s / self._rtf / _LOOKS, _WATCH_S)
+        interval_s = min(cell.tick_s / self._rtf / _LOOKS, _WATCH_S) if self._rtf else _REST_S
         self._ticker = self.create_timer(
             interval_s, self.guarded(self._advance), clock=self.steady_clock, autostart=False
         )
