@@ -35,7 +35,7 @@ def live() -> Iterator[Station]:
 @pytest.fixture(scope="module")
 def stepped() -> Iterator[Station]:
     # Out of lock-step this twin says more than a busy machine can hear: it is left there last.
-    station = Station(rtf=0.0, lockstep_timeout_s=5.0)
+    station = Station(rtf=0.0, lockstep=True, lockstep_timeout_s=5.0)
     yield station
     station.close()
 

@@ -133,7 +133,9 @@ class Station:
         self._executor.add_node(self.node)
         self.twin = self.start("twinloop_sim.nodes.twin", **parameters)
         try:
-            self.spin_until(lambda: self.record.setpoints and self.record.statuses, 30.0)
+            self.spin_until(lambda: self.record.joints and self.record.statuses, 30.0)
+            if not parameters.get("lockstep"):
+                self.spin_until(lambda: self.record.setpoints, 10.0)
             self.spin_until(lambda: self._publisher.get_subscription_count() > 0, 10.0)
             self.spin_until(lambda: self._rearm.service_is_ready(), 10.0)
             self.spin_until(lambda: self._reset.server_is_ready(), 10.0)

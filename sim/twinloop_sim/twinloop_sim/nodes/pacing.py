@@ -107,4 +107,8 @@ class LockStep:
 
     def has_timed_out(self, steady_s: float) -> bool:
         """Whether the present wait has lasted longer than the timeout."""
-        return self._since_s is not None and steady_s - self._since_s > self._timeout_s
+        return self.waited_s(steady_s) > self._timeout_s
+
+    def waited_s(self, steady_s: float) -> float:
+        """How long the present wait has lasted, steady s; 0 while there is none."""
+        return 0.0 if self._since_s is None else steady_s - self._since_s

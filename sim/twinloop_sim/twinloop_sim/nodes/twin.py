@@ -31,6 +31,7 @@ _WATCH_S = 0.02
 _LOOKS = 5  # at the pace, for each tick
 _REST_S = 0.001  # between bursts as fast as possible: time to listen
 _REPEAT_S = 0.1
+_DISCOVERY_S = 2.0  # a planner that is there is known by then
 _DEFAULTS = GuardSettings()
 
 
@@ -264,7 +265,7 @@ class TwinNode(Node):
                 self._repeat_at_s = now_s + _REPEAT_S
                 if self._command.get_publisher_count():
                     self._outputs.repeat()
-                else:
+                elif self._lockstep.waited_s(now_s) > _DISCOVERY_S:
                     self._lockstep.suspend()
             self._resume(now_s)
         self._outputs.report(now_s)
