@@ -115,7 +115,7 @@ def _actor(job: Job, cell: Any, task: Baoding, hands: int) -> Actor:
             raise ValueError("a job with source 'proposal' needs a proposal")
         proposal = Proposal(ProposalConfig.model_validate(job.proposal[0]))
         proposal.load_state_dict(job.proposal[1])
-        return ProposalActor(proposal, hands, job.noises)
+        return ProposalActor(proposal, task, hands, job.noises)
     if job.model is None:
         raise ValueError("a job with source 'model' needs a model")
     planner = MPPI(from_tensors(*job.model), task, action_space(), config, seed=0)

@@ -43,14 +43,14 @@ class ActorCritic(nn.Module):
         self._range = (low, high)
         actions = proposal.config.action_size
         self.log_deviation = nn.Parameter(torch.full((actions,), first).log())
-        widths = [proposal.config.observation_size + privileged, *config.critic_hidden]
+        widths = [proposal.config.input_size + privileged, *config.critic_hidden]
         layers: list[nn.Module] = []
         for wide, next_wide in itertools.pairwise(widths):
             layers += [nn.Linear(wide, next_wide), nn.SiLU()]
         self.critic = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def value(self, features: Tensor, privileged: Tensor) -> Tensor:
-        """Return expected discounted rewards: [..., O], [..., P] -> [...]."""
+        """Return expected discounted rewards: [..., O + T], [..., P] -> [...]."""
         value: Tensor = self.critic(torch.cat([features, privileged], dim=-1))
         return value[..., 0]
 

@@ -23,6 +23,7 @@ from twinloop.learning.ppo import ActorCritic, Experience, PPOConfig, update
 from twinloop.models.proposal import Proposal, ProposalConfig
 from twinloop.robots.hand24 import HAND24
 from twinloop.tasks.baoding import DIRECTIONS, Baoding
+from twinloop.tasks.base import Task
 
 if TYPE_CHECKING:
     from twinloop_sim.cell import Cell
@@ -51,21 +52,16 @@ class ProposalTraining:
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
 
-def baoding_proposal(task: Baoding, max_change: float) -> Proposal:
-    """Return an untrained proposal for the task's observations, blind to which ball is which."""
-    slices = task.contract.slices
-    symmetry = list(range(task.observation_size))
-    for name in ("ball_position", "ball_velocity"):
-        where = list(range(task.observation_size))[slices[name]]
-        symmetry[slices[name]] = where[3:] + where[:3]
-    command, joints = slices["command"], slices["joint_position"]
+def new_proposal(task: Task, max_change: float) -> Proposal:
+    """Return an untrained proposal for a task's observations and targets."""
     return Proposal(
         ProposalConfig(
             observation_size=task.observation_size,
             action_size=task.action_size,
-            command=(command.start, command.stop),
-            joint_position=(joints.start, joints.stop),
-            symmetry=tuple(symmetry),
+            command=(task.command.start, task.command.stop),
+            joint_position=(task.joint_position.start, task.joint_position.stop),
+            target_of=task.target_of,
+            symmetry=task.symmetry,
             max_change=max_change,
         )
     )
@@ -114,7 +110,7 @@ class _Training:
         torch.manual_seed(seed)
         self.generator = torch.Generator().manual_seed(seed)
         change = cell.joint_speed * task.contract.period_s
-        self.policy = ActorCritic(baoding_proposal(task, change), 12, config.ppo)
+        self.policy = ActorCritic(new_proposal(task, change), 12, config.ppo)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), config.ppo.learning_rate)
         self.updates = 0
         self._next_seed = (seed + 1) * 10_000_000
@@ -124,7 +120,9 @@ class _Training:
 
     def run(self, demonstrations: Sequence[Episode]) -> Proposal:
         if not self._load():
-            error = imitate(self.policy.proposal, demonstrations, self.config, self.generator)
+            error = imitate(
+                self.policy.proposal, self.task, demonstrations, self.config, self.generator
+            )
             self.progress(f"proposal imitates {len(demonstrations)} demonstrations to {error:.2f}")
         c, began = self.config, time.monotonic()
         per_update = c.hands * c.ppo.rollout
@@ -186,7 +184,7 @@ class _Training:
         for _ in range(c.ppo.rollout):
             observation = torch.from_numpy(self.observation)
             with torch.no_grad():
-                features = policy.proposal.features(observation)
+                features = self._features(observation)
                 action, density = policy.sample(features, self.generator)
                 value = policy.value(features, self._privileged)
             rows["features"].append(features)
@@ -200,9 +198,12 @@ class _Training:
         last = self._value()
         return Experience(**{k: torch.stack(v) for k, v in rows.items()}, last_value=last)
 
+    def _features(self, observation: Tensor) -> Tensor:
+        return self.policy.proposal.features(observation, self.task.targets(observation, 1)[:, 0])
+
     def _value(self) -> Tensor:
         with torch.no_grad():
-            features = self.policy.proposal.features(torch.from_numpy(self.observation))
+            features = self._features(torch.from_numpy(self.observation))
             return self.policy.value(features, self._privileged)
 
     def _step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,6 +278,7 @@ class _Training:
 
 def imitate(
     proposal: Proposal,
+    task: Task,
     demonstrations: Sequence[Episode],
     config: ProposalTraining,
     generator: torch.Generator,
@@ -300,8 +302,9 @@ def imitate(
         raise ValueError(f"none of {len(demonstrations)} demonstrations can be imitated")
     observations = torch.from_numpy(np.concatenate([o for o, _ in kept]))
     actions = torch.from_numpy(np.concatenate([a for _, a in kept]))
-    proposal.normalise(observations)
-    features = proposal.features(observations)
+    targets = task.targets(observations, 1)[:, 0]
+    proposal.normalise(observations, targets)
+    features = proposal.features(observations, targets)
     command = observations[:, slice(*proposal.config.command)]
     wish = (actions - command) / proposal.config.max_change
     optimizer = torch.optim.Adam(proposal.parameters(), 1e-3)

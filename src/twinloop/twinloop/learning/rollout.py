@@ -113,8 +113,11 @@ class PlannedActor:
 class ProposalActor:
     """Does what a proposal policy proposes, with noise on top; arguments as of PlannedActor."""
 
-    def __init__(self, proposal: Proposal, hands: int, noises: Sequence[float] = (0.0,)) -> None:
+    def __init__(
+        self, proposal: Proposal, task: Baoding, hands: int, noises: Sequence[float] = (0.0,)
+    ) -> None:
         self.proposal = proposal
+        self.task = task
         config = proposal.config
         self._noise = CorrelatedNoise(
             hands, config.action_size, [noise * config.max_change for noise in noises]
@@ -124,8 +127,9 @@ class ProposalActor:
         self._noise.start(hand, seed)
 
     def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        seen = torch.as_tensor(observations, dtype=torch.float32)
         with torch.no_grad():
-            actions = self.proposal(torch.as_tensor(observations, dtype=torch.float32))
+            actions = self.proposal(seen, self.task.targets(seen, 1)[:, 0])
         return actions.double().numpy() + self._noise.draw(), None
 
 

@@ -21,8 +21,10 @@ class ProposalConfig(BaseModel):
 
     Attributes:
         command, joint_position: where these channels lie in the observation, each [A].
-        symmetry: observation index by which an equivalent observation is read (balls swapped); the
-            proposal is the same for both. Empty: none.
+        target_of: observation elements that a task's target elements are about [T]; the policy
+            sees targets relative to them. Empty: it sees no target.
+        symmetry: index by which equivalent inputs [O + T] (observation, then target) are read, such
+            as with the balls swapped; the proposal is the same for both. Empty: none.
         max_change: largest change of a target in a step, rad.
     """
 
@@ -33,6 +35,7 @@ class ProposalConfig(BaseModel):
     hidden: tuple[int, ...] = (256, 256)
     command: Range
     joint_position: Range
+    target_of: tuple[int, ...] = ()
     symmetry: tuple[int, ...] = ()
     max_change: float = Field(gt=0)
 
@@ -43,15 +46,25 @@ class ProposalConfig(BaseModel):
             size = self.action_size
             if not 0 <= start < stop <= self.observation_size or stop - start != size:
                 raise ValueError(f"{name} is {(start, stop)}, expected a range of {size} elements")
-        if self.symmetry and sorted(self.symmetry) != list(range(self.observation_size)):
-            raise ValueError(f"symmetry is not a permutation of 0..{self.observation_size - 1}")
+        if any(not 0 <= index < self.observation_size for index in self.target_of):
+            raise ValueError(
+                f"target_of is {self.target_of}, expected elements of the observation, "
+                f"0..{self.observation_size - 1}"
+            )
+        if self.symmetry and sorted(self.symmetry) != list(range(self.input_size)):
+            raise ValueError(f"symmetry is not a permutation of 0..{self.input_size - 1}")
         if any(not 0 < width <= 8192 for width in self.hidden):
             raise ValueError(f"hidden is {self.hidden}, expected widths in 1..8192")
         return self
 
+    @property
+    def input_size(self) -> int:
+        """Number of elements that the network sees, O + T."""
+        return self.observation_size + len(self.target_of)
+
 
 class Proposal(nn.Module):
-    """Observation [..., O] to the change of the joint targets, [..., A]."""
+    """Observation [..., O] and target [..., T] to the change of the joint targets, [..., A]."""
 
     mean: Tensor
     scale: Tensor
@@ -59,44 +72,53 @@ class Proposal(nn.Module):
     def __init__(self, config: ProposalConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.zeros(config.observation_size))
-        self.register_buffer("scale", torch.ones(config.observation_size))
-        widths = [config.observation_size, *config.hidden]
+        self.register_buffer("mean", torch.zeros(config.input_size))
+        self.register_buffer("scale", torch.ones(config.input_size))
+        widths = [config.input_size, *config.hidden]
         layers: list[nn.Module] = []
         for wide, next_wide in itertools.pairwise(widths):
             layers += [nn.Linear(wide, next_wide), nn.SiLU()]
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], config.action_size))
 
-    def features(self, observation: Tensor) -> Tensor:
-        """Return what the network sees, [..., O]: the observation with the command relative to
-        the joints, in units of its usual spread."""
+    def features(self, observation: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return what the network sees, [..., O + T], in units of its usual spread: the observation
+        with the command relative to the joints, and the target relative to what it is about."""
+        raw = self._relative(observation, target)
+        return ((raw - self.mean) / self.scale).clamp(-5.0, 5.0)
+
+    def _relative(self, observation: Tensor, target: Tensor | None) -> Tensor:
         start, stop = self.config.command
         joints = observation[..., slice(*self.config.joint_position)]
         lag = observation[..., start:stop] - joints
-        raw = torch.cat([observation[..., :start], lag, observation[..., stop:]], dim=-1)
-        return ((raw - self.mean) / self.scale).clamp(-5.0, 5.0)
+        parts = [observation[..., :start], lag, observation[..., stop:]]
+        if self.config.target_of:
+            if target is None:
+                raise ValueError("this proposal needs a target, got none")
+            parts.append(target - observation[..., list(self.config.target_of)])
+        return torch.cat(parts, dim=-1)
 
     def change(self, features: Tensor) -> Tensor:
-        """Return the wished change of the targets in units of the largest one: [..., O] ->
-        [..., A]; not limited to ±1."""
+        """Return the wished change of the targets in units of the largest one: [..., O + T]
+        -> [..., A]; not limited to ±1."""
         wish: Tensor = self.network(features)
         if self.config.symmetry:
             wish = 0.5 * (wish + self.network(features[..., list(self.config.symmetry)]))
         return wish
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return proposed joint targets [rad]: [..., O] -> [..., A]."""
-        change = self.change(self.features(observation)).clamp(-1.0, 1.0)
+    def forward(self, observation: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return proposed joint targets [rad]: [..., O], [..., T] -> [..., A].
+
+        Raises:
+            ValueError: no target, where the policy sees one.
+        """
+        change = self.change(self.features(observation, target)).clamp(-1.0, 1.0)
         command = observation[..., slice(*self.config.command)]
         return command + self.config.max_change * change
 
-    def normalise(self, observations: Tensor) -> None:
-        """Set the scales from observations [M, O]; symmetric elements share theirs."""
-        self.mean.zero_()
-        self.scale.fill_(1.0)
-        start, stop = self.config.command
-        raw = observations.clone()
-        raw[:, start:stop] -= observations[:, slice(*self.config.joint_position)]
+    def normalise(self, observations: Tensor, targets: Tensor | None = None) -> None:
+        """Set the scales from observations [M, O] and targets [M, T]; symmetric elements share
+        theirs."""
+        raw = self._relative(observations, targets)
         if self.config.symmetry:
             raw = torch.cat([raw, raw[:, list(self.config.symmetry)]])
         self.mean.copy_(raw.mean(0))

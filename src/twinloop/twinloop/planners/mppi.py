@@ -138,7 +138,7 @@ class MPPI:
         if self.model.proposal is None:
             candidates = self._about_last_plan(previous)
         else:
-            candidates = self._about_proposal(previous, self._propose(observation))
+            candidates = self._about_proposal(previous, self._propose(observation, target))
         returns = self._returns(observation, candidates, target)  # [E, B, N]
         score = returns.mean(0) - config.disagreement_weight * returns.std(0, correction=0)
         finite = torch.isfinite(score)
@@ -173,13 +173,14 @@ class MPPI:
         noise = torch.stack([torch.randn(shape, generator=g) for g in self._generators])
         return noise * self._spread
 
-    def _propose(self, observation: Tensor) -> Tensor:
-        """Return what the proposal does if the members' mean comes true: [B, O] -> [B, H, A]."""
+    def _propose(self, observation: Tensor, target: Tensor) -> Tensor:
+        """Return what the proposal does if the members' mean comes true: [B, O], [B, H, T] ->
+        [B, H, A]."""
         assert self.model.proposal is not None
         state = observation.expand(self.model.members, -1, -1)
         steps = []
         for h in range(self.config.horizon):
-            steps.append(self.model.proposal(state.mean(0)))
+            steps.append(self.model.proposal(state.mean(0), target[:, h]))
             if h + 1 < self.config.horizon:
                 state = self.model.predict(state, steps[-1])
         return torch.stack(steps, dim=1)

@@ -46,9 +46,15 @@ class BaodingConfig:
     spill_margin_m: float
     wrist_limit: float  # WRJ1 above this angle costs `wrist_cost`
     wrist_cost: float
+    # What a policy earns by a step; a turn of `reward_turn_deg` or more earns 1.
+    reward_turn_deg: float
+    reward_effort: float  # mean square of the change of the targets, in units of the largest
+    reward_edge_m: float
+    reward_edge_weight: float  # per m that a ball is nearer to the edge of the box
+    reward_drop: float
 
     def __post_init__(self) -> None:
-        for name in ("period_steps", "goal_deg"):
+        for name in ("period_steps", "goal_deg", "reward_turn_deg"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"baoding: {name} is {getattr(self, name)}, expected > 0")
         if min(self.radii_m) <= 0:
@@ -98,8 +104,21 @@ class Baoding:
         self.action_size = self.contract.action_size
         slices = self.contract.slices
         self.command = slices["command"]
+        self.joint_position = slices["joint_position"]
         self._balls = slices["ball_position"]
+        first = self._balls.start
+        self.target_of: tuple[int, ...] = (first, first + 2, first + 3, first + 5)
+        self.symmetry = self._swapped()
         self._wrj1 = slices["joint_position"].start + HAND24.joint_names.index("rh_WRJ1")
+
+    def _swapped(self) -> tuple[int, ...]:
+        """Return the index of the same scene with the balls named the other way."""
+        index = list(range(self.observation_size))
+        for name in ("ball_position", "ball_velocity"):
+            where = self.contract.slices[name]
+            index[where] = index[where][3:] + index[where][:3]
+        size = self.observation_size
+        return (*index, size + 2, size + 3, size, size + 1)
 
     def balls(self, observation: Tensor) -> Tensor:
         """Return ball positions [m], palm frame: [..., O] -> [..., 2, 3]."""
@@ -142,6 +161,20 @@ class Baoding:
             + c.spill_weight * spill
             + c.drop_cost * (inside < 0).any(-1)
             + c.wrist_cost * lifted
+        )
+
+    def reward(self, before: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        """Return the turn, up to a limit, less effort, nearness to the edge, and drops."""
+        c = self.config
+        change = self.angle(after) - self.angle(before) + math.pi
+        turn = self._sign * torch.rad2deg(change.remainder(2 * math.pi) - math.pi)
+        inside = self.clearance(self.balls(after)).amin(-1)
+        edge = (c.reward_edge_m - inside).clamp(0.0, c.reward_edge_m)
+        return (
+            turn.clamp(-c.reward_turn_deg, c.reward_turn_deg) / c.reward_turn_deg
+            - c.reward_effort * action.square().mean(-1)
+            - c.reward_edge_weight * edge
+            - c.reward_drop * ~(inside >= 0)
         )
 
     def failed(self, observation: Tensor) -> Tensor:

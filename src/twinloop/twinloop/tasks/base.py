@@ -34,6 +34,10 @@ class Task(Protocol):
     observation_size: int
     action_size: int
     command: slice  # where the previous command lies in the observation
+    joint_position: slice  # where the joints that it commands lie
+    target_of: tuple[int, ...]  # observation elements that target elements are about, () for none
+    # Index by which an equivalent observation and target [O + T] is read, () where there is none.
+    symmetry: tuple[int, ...]
 
     def targets(self, observation: Tensor, horizon: int) -> Tensor:
         """Return what to aim at over the next `horizon` steps: [..., O] -> [..., H, T]."""
@@ -42,6 +46,11 @@ class Task(Protocol):
     def cost(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """Return the cost of arriving at `observation` by `action`: [..., O], [..., A], [..., T]
         -> [...]. Lower is better."""
+        ...
+
+    def reward(self, before: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        """Return what a policy earns by a step, about 1 for a good one: [..., O], [..., A],
+        [..., O] -> [...]. `action` is the change of the targets in units of the largest one."""
         ...
 
     def failed(self, observation: Tensor) -> Tensor:
