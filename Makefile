@@ -2,7 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL := /bin/bash
 
-.PHONY: setup demo test lint clean
+BENCHES := bench-learning bench-gap bench-planning bench-fleet
+
+.PHONY: setup demo test lint results clean $(BENCHES)
 
 setup:
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 was not found; install it and call make again" >&2; exit 1; }
@@ -18,6 +20,13 @@ lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+# Quick by default; FULL=1 runs the whole protocol and keeps its result.
+$(BENCHES): bench-%: setup
+	@.venv/bin/python benchmarks/$*.py $(if $(filter-out 0,$(FULL)),--full) $(ARGS)
+
+results: setup
+	@.venv/bin/python benchmarks/results.py
 
 clean:
 	rm -rf .venv build install log
