@@ -26,6 +26,8 @@ class ProposalConfig(BaseModel):
         symmetry: index by which equivalent inputs [O + T] (observation, then target) are read, such
             as with the balls swapped; the proposal is the same for both. Empty: none.
         max_change: largest change of a target in a step, rad.
+        layer_norm: whether hidden layers are normalised.
+        squash: whether changes are limited by a tanh, as a policy is that was trained so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,8 @@ class ProposalConfig(BaseModel):
     target_of: tuple[int, ...] = ()
     symmetry: tuple[int, ...] = ()
     max_change: float = Field(gt=0)
+    layer_norm: bool = False
+    squash: bool = False
 
     @model_validator(mode="after")
     def _layout_fits(self) -> ProposalConfig:
@@ -68,6 +72,7 @@ class Proposal(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    network: nn.Sequential
 
     def __init__(self, config: ProposalConfig) -> None:
         super().__init__()
@@ -77,7 +82,10 @@ class Proposal(nn.Module):
         widths = [config.input_size, *config.hidden]
         layers: list[nn.Module] = []
         for wide, next_wide in itertools.pairwise(widths):
-            layers += [nn.Linear(wide, next_wide), nn.SiLU()]
+            layers.append(nn.Linear(wide, next_wide))
+            if config.layer_norm:
+                layers.append(nn.LayerNorm(next_wide))
+            layers.append(nn.SiLU())
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], config.action_size))
 
     def features(self, observation: Tensor, target: Tensor | None = None) -> Tensor:
@@ -99,11 +107,11 @@ class Proposal(nn.Module):
 
     def change(self, features: Tensor) -> Tensor:
         """Return the wished change of the targets in units of the largest one: [..., O + T]
-        -> [..., A]; not limited to ±1."""
+        -> [..., A]; limited to ±1 only where the policy squashes."""
         wish: Tensor = self.network(features)
         if self.config.symmetry:
             wish = 0.5 * (wish + self.network(features[..., list(self.config.symmetry)]))
-        return wish
+        return torch.tanh(wish) if self.config.squash else wish
 
     def forward(self, observation: Tensor, target: Tensor | None = None) -> Tensor:
         """Return proposed joint targets [rad]: [..., O], [..., T] -> [..., A].

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learns a proposal policy off policy, from any episodes of a task: rewards come from observations.
+
+The learner keeps every transition. Between two rounds of episodes it takes as many gradient steps
+as there were new transitions, so that it is as data-hungry or -thrifty as `updates` says.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twinloop.learning.episode import Episode
+from twinloop.learning.soft_actor_critic import Actor, Batch, SACConfig, SoftActorCritic
+from twinloop.learning.step_replay import Runs, StepReplay
+from twinloop.models.proposal import Proposal, ProposalConfig
+from twinloop.planners.base import PlanStats
+from twinloop.tasks.base import Task
+
+Packed = tuple[dict[str, Any], dict[str, Tensor]]  # config and tensors of a network
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How a policy is trained.
+
+    Attributes:
+        hidden: widths of the policy's layers.
+        updates: gradient steps a transition.
+        sac: settings of the actor-critic.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    updates: float = 1.0
+    sac: SACConfig = field(default_factory=SACConfig)
+
+
+def new_proposal(
+    task: Task, max_change: float, hidden: tuple[int, ...] = (256, 256), squashed: bool = True
+) -> Proposal:
+    """Return an untrained proposal for a task's observations and targets."""
+    return Proposal(
+        ProposalConfig(
+            observation_size=task.observation_size,
+            action_size=task.action_size,
+            hidden=hidden,
+            command=(task.command.start, task.command.stop),
+            joint_position=(task.joint_position.start, task.joint_position.stop),
+            target_of=task.target_of,
+            symmetry=task.symmetry,
+            max_change=max_change,
+            layer_norm=squashed,
+            squash=squashed,
+        )
+    )
+
+
+class PolicyLearner:
+    """A policy that grows with a task's episodes.
+
+    Args:
+        task: gives targets and rewards.
+        max_change: largest change of a target in a step.
+        seed: of first weights and minibatches.
+    """
+
+    def __init__(self, task: Task, max_change: float, seed: int, config: PolicyConfig) -> None:
+        self.task, self.config = task, config
+        self.proposal = self._first_weights(max_change, seed)
+        self.sac = SoftActorCritic(self.proposal, config.sac, seed)
+        self._replay = StepReplay(task.command, max_change)
+        self._symmetry = torch.tensor(task.symmetry, dtype=torch.int64)
+        self._is_scaled = False
+        self._owed = 0.0
+
+    def _first_weights(self, max_change: float, seed: int) -> Proposal:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return new_proposal(self.task, max_change, self.config.hidden)
+
+    @property
+    def transitions(self) -> int:
+        """Number of transitions taken so far."""
+        return self._replay.transitions
+
+    def add(self, episodes: Sequence[Episode]) -> None:
+        """Take episodes; the first ones also set the scales of what the policy sees."""
+        for episode in episodes:
+            self._replay.add(episode)
+            self._owed += len(episode) * self.config.updates
+        if not self._is_scaled and self.transitions:
+            observations = self._replay.observations()
+            self.proposal.normalise(observations, self._targets(observations))
+            self._is_scaled = True
+
+    def forgive(self) -> None:
+        """Take no gradient steps for the transitions added so far."""
+        self._owed = 0.0
+
+    def improve(self, time_limit_s: float = float("inf")) -> int:
+        """Take the gradient steps that new transitions are owed; returns how many were taken.
+
+        With a time limit the rest stays owed.
+        """
+        began, done = time.monotonic(), 0
+        while self._owed >= 1.0 and time.monotonic() - began < time_limit_s:
+            self.sac.update(self._batch())
+            self._owed -= 1.0
+            done += 1
+        return done
+
+    def explorer(self) -> Packed:
+        """Return what another process needs to explore with this policy."""
+        tensors = {k: v.detach().clone() for k, v in self.sac.actor.state_dict().items()}
+        return self.proposal.config.model_dump(mode="json"), tensors
+
+    def policy(self) -> Proposal:
+        """Return a frozen copy of the policy as it is now."""
+        return self.sac.policy()
+
+    def save(self, path: Path) -> None:
+        """Write the state of training, without the episodes, as a file that appears whole."""
+        fresh = path.with_suffix(".part")
+        with fresh.open("wb") as file:
+            torch.save({"sac": self.sac.state(), "owed": self._owed}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote; the episodes up to then have been added already."""
+        state = torch.load(path, weights_only=True)
+        self.sac.load(state["sac"])
+        self._owed = float(state["owed"])
+        self._is_scaled = True
+
+    def _targets(self, observation: Tensor) -> Tensor:
+        return self.task.targets(observation, 1)[..., 0, :]
+
+    def _batch(self) -> Batch:
+        c = self.config.sac
+        runs = self._replay.draw(c.batch, c.steps, self.sac.generator)
+        ends = runs.observations[torch.arange(len(runs.steps)), runs.steps]
+        first = runs.observations[:, 0]
+        with torch.no_grad():
+            features = self.proposal.features(first, self._targets(first))
+            following = self.proposal.features(ends, self._targets(ends))
+            reward = self._returns(runs)
+        if len(self._symmetry):
+            # Which of the equivalent views is seen is drawn anew each time.
+            swap = torch.rand(len(first), generator=self.sac.generator)[:, None] < 0.5
+            features = torch.where(swap, features[:, self._symmetry], features)
+            following = torch.where(swap, following[:, self._symmetry], following)
+        return Batch(
+            features,
+            runs.actions[:, 0],
+            reward,
+            following,
+            c.discount**runs.steps * (1.0 - runs.failed),
+        )
+
+    def _returns(self, runs: Runs) -> Tensor:
+        """Return the discounted sum of the rewards of each run [B]."""
+        steps = torch.arange(runs.actions.shape[1])
+        earned = self.task.reward(runs.observations[:, :-1], runs.actions, runs.observations[:, 1:])
+        counts = (steps < runs.steps[:, None]) * self.config.sac.discount**steps
+        return (earned * counts).sum(1)
+
+
+class ExploringActor:
+    """Draws actions from a policy that is being trained.
+
+    Every hand has its own random numbers: what it does depends on its seed alone.
+    """
+
+    def __init__(self, packed: Packed, task: Task, hands: int) -> None:
+        config = ProposalConfig.model_validate(packed[0])
+        self.task = task
+        self._actor = Actor(Proposal(config), SACConfig())
+        self._actor.load_state_dict(packed[1])
+        self._rng = [np.random.default_rng(0) for _ in range(hands)]
+
+    def start(self, hand: int, seed: int) -> None:
+        self._rng[hand] = np.random.default_rng([seed, 2])
+
+    @torch.no_grad()
+    def act(
+        self, observations: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
+        config = self._actor.proposal.config
+        seen = torch.as_tensor(observations, dtype=torch.float32)
+        features = self._actor.proposal.features(seen, self.task.targets(seen, 1)[:, 0])
+        noise = np.stack([rng.standard_normal(config.action_size) for rng in self._rng])
+        change, _ = self._actor.sample(features, torch.from_numpy(noise).float())
+        command = seen[:, slice(*config.command)]
+        return (command + config.max_change * change).double().numpy(), None
