@@ -87,7 +87,8 @@ def test_actor_and_critic_find_the_best_action_of_a_one_step_problem() -> None:
         features = torch.cat([x, torch.zeros_like(x)], dim=1)
         action = 2 * torch.rand(64, 1, generator=generator) - 1
         reward = -(action - 0.8 * x).square()[:, 0]
-        return Batch(features, action, reward, features, torch.zeros(64))
+        limits = torch.ones(2, 64, 1) * torch.tensor([-1.0, 1.0])[:, None, None]
+        return Batch(features, action, reward, features, torch.zeros(64), limits, limits)
 
     for _ in range(500):
         learner.update(batch())

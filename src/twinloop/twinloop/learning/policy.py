@@ -78,6 +78,9 @@ class PolicyLearner:
         self.proposal = self._first_weights(max_change, seed)
         self.sac = SoftActorCritic(self.proposal, config.sac, seed)
         self._replay = StepReplay(task.command, max_change)
+        self._max_change = max_change
+        action = task.contract.action
+        self._reach = torch.tensor([action.lower, action.upper])[:, None]  # [2, 1, A]
         self._symmetry = torch.tensor(task.symmetry, dtype=torch.int64)
         self._is_scaled = False
         self._owed = 0.0
@@ -166,7 +169,15 @@ class PolicyLearner:
             reward,
             following,
             c.discount**runs.steps * (1.0 - runs.failed),
+            self._limits(first),
+            self._limits(ends),
         )
+
+    def _limits(self, observation: Tensor) -> Tensor:
+        """Return the least and largest change of the targets that joint limits leave, in units of
+        the largest one: [B, O] -> [2, B, A]."""
+        room = (self._reach - observation[:, self.task.command]) / self._max_change
+        return room.clamp(-1.0, 1.0)
 
     def _returns(self, runs: Runs) -> Tensor:
         """Return the discounted sum of the rewards of each run [B]."""

@@ -49,6 +49,8 @@ class Batch:
     Attributes:
         features, next_features: what the policy sees before and after the run [B, I].
         action [B, A] in [-1, 1], reward [B], discount [B] of what follows, 0 after a failure.
+        limits, next_limits: least and largest action that has an effect [2, B, A]. What was
+            applied lies within, so the critics know nothing of actions beyond.
     """
 
     features: Tensor
@@ -56,6 +58,8 @@ class Batch:
     reward: Tensor
     next_features: Tensor
     discount: Tensor
+    limits: Tensor
+    next_limits: Tensor
 
 
 class Critics(nn.Module):
@@ -143,6 +147,7 @@ class SoftActorCritic:
         temperature = self.log_temperature.detach().exp()
         with torch.no_grad():
             action, density = self.actor.sample(batch.next_features, self._noise(batch.action))
+            action = action.clamp(*batch.next_limits)
             following = self._slow(batch.next_features, action).amin(0) - temperature * density
             aim = batch.reward + batch.discount * following
         loss = (self.critics(batch.features, batch.action) - aim).square().mean(1).sum()
@@ -157,7 +162,8 @@ class SoftActorCritic:
     def _update_actor(self, batch: Batch, temperature: Tensor) -> None:
         self.critics.requires_grad_(False)
         action, density = self.actor.sample(batch.features, self._noise(batch.action))
-        loss = (temperature * density - self.critics(batch.features, action).amin(0)).mean()
+        value = self.critics(batch.features, action.clamp(*batch.limits)).amin(0)
+        loss = (temperature * density - value).mean()
         self._actor_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._actor_optimizer.step()
