@@ -220,7 +220,7 @@ class SyntheticPlanner(Node):
             phase=phase,
             step=self.step,
             task="baoding",
-            direction="ccw",
+            goal="ccw",
             seed=7,
             model_version="v0001",
             rotation_deg=12.5,

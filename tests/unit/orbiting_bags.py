@@ -72,5 +72,5 @@ def untrained_model(seed: int = 0) -> Ensemble:
 
 def write(folder: Path, name: str, seed: int, steps: int = 60) -> Path:
     """Write one such episode as a bag into a folder."""
-    about = EpisodeMetadata(episode_id=name, task="baoding", direction="ccw", seed=seed)
+    about = EpisodeMetadata(episode_id=name, task="baoding", goal="ccw", seed=seed)
     return write_rollout(folder / name, episode(name, seed, steps), CONTRACT, about)

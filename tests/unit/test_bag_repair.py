@@ -228,7 +228,7 @@ def test_how_an_episode_ended_is_taken_from_its_last_status(tmp_path: Path) -> N
         steps=100,
         percent=17.0,
         task="baoding",
-        direction="ccw",
+        goal="ccw",
         seed=3,
         model_version="v0001",
         rotation_deg=-4.5,

@@ -324,3 +324,8 @@ def test_relative_topics_wrong_types_and_negative_times_are_refused(tmp_path: Pa
 def test_episode_metadata_refuses_values_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match="finite"):
         EpisodeMetadata(episode_id="a", task="baoding", rotation_deg=float("nan"))
+
+
+def test_the_direction_of_older_bags_is_read_as_the_goal() -> None:
+    older = '{"episode_id": "one", "task": "baoding", "direction": "cw"}'
+    assert EpisodeMetadata.model_validate_json(older).goal == "cw"

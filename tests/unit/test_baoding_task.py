@@ -41,9 +41,9 @@ def with_ball(row: Tensor, ball: int, place: tuple[float, float, float]) -> Tens
     return row
 
 
-@pytest.mark.parametrize(("direction", "sign"), [("ccw", 1.0), ("cw", -1.0)])
-def test_targets_lead_the_balls_in_the_tasks_direction_on_the_ellipse(direction, sign) -> None:
-    task = Baoding(direction)
+@pytest.mark.parametrize(("goal", "sign"), [("ccw", 1.0), ("cw", -1.0)])
+def test_targets_lead_the_balls_in_the_tasks_direction_on_the_ellipse(goal, sign) -> None:
+    task = Baoding(goal)
     targets = task.targets(observation(10.0), horizon=6)
     assert targets.shape == (6, 4)
     center, radii = torch.tensor(CONFIG.center_m), torch.tensor(CONFIG.radii_m)
@@ -121,9 +121,9 @@ def test_rotation_ends_at_the_drop() -> None:
     assert np.isclose(task.final_rotation_deg(rows[:3]), 60)
 
 
-@pytest.mark.parametrize("direction", ["ccw", "cw"])
-def test_the_tracker_agrees_with_the_whole_episode(direction) -> None:
-    task = Baoding(direction)
+@pytest.mark.parametrize("goal", ["ccw", "cw"])
+def test_the_tracker_agrees_with_the_whole_episode(goal) -> None:
+    task = Baoding(goal)
     rows = turning([170, 190, 230, 200, 160, 350, 371, 560])
     tracker = RotationTracker(task)
     assert np.allclose([tracker.update(row) for row in rows], task.rotation_deg(rows), atol=1e-3)
@@ -144,7 +144,7 @@ def test_success_needs_the_goal_and_both_balls() -> None:
 
 
 def test_bad_settings_are_refused_by_name(tmp_path) -> None:
-    with pytest.raises(ValueError, match="direction is 'left'"):
+    with pytest.raises(ValueError, match="goal is 'left'"):
         Baoding("left")
     with pytest.raises(ValueError, match="period_steps is 0"):
         dataclasses.replace(CONFIG, period_steps=0)

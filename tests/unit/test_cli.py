@@ -161,7 +161,7 @@ def stub_training(record_count: int, error: BaseException | None = None) -> Any:
             about = {
                 "episode_id": f"random-{seed:06d}",
                 "seed": seed,
-                "direction": settings["direction"],
+                "goal": settings["goal"],
                 "model": "random",
             }
             whole = turning(30.0, steps=5)

@@ -142,10 +142,10 @@ def test_a_new_model_counts_from_the_next_step_on() -> None:
     assert [model for model, _, _ in planner.seen] == ["first", "first", "second"]
 
 
-@pytest.mark.parametrize("direction", ["", "up", "CCW"])
-def test_an_unknown_direction_is_refused(direction: str) -> None:
-    with pytest.raises(ValueError, match="direction"):
-        tasks.make("baoding", direction)
+@pytest.mark.parametrize("goal", ["left", "up", "CCW"])
+def test_an_unknown_goal_is_refused(goal: str) -> None:
+    with pytest.raises(ValueError, match="goal"):
+        tasks.make("baoding", goal)
 
 
 def test_an_unknown_task_is_refused() -> None:

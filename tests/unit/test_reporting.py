@@ -57,8 +57,8 @@ def paced(plan_stats: Any, step_ms: list[float]) -> bool:
 
 def test_rotation_is_unwrapped_and_counts_in_the_tasks_direction(tmp_path: Path) -> None:
     turning_bag(tmp_path, "far", turning(500.0, steps=40), index=0)
-    turning_bag(tmp_path, "other_way", turning(120.0), index=1, direction="cw")
-    turning_bag(tmp_path, "clockwise", turning(-150.0), index=2, direction="cw")
+    turning_bag(tmp_path, "other_way", turning(120.0), index=1, goal="cw")
+    turning_bag(tmp_path, "clockwise", turning(-150.0), index=2, goal="cw")
     rotations = [one.rotation_deg for one in read_run(tmp_path, CONTRACT)]
     assert rotations == pytest.approx([500.0, -120.0, 150.0], abs=0.01)
 

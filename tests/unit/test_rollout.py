@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 from twinloop.learning.checkpoint import CheckpointInvalid
-from twinloop.learning.collect import Collector, Job, action_space, run_job
+from twinloop.learning.collect import Collector, Job, run_job
 from twinloop.learning.fit import FitConfig
 from twinloop.learning.model_file import load_model
 from twinloop.learning.rollout import PlannedActor, RandomActor, roll_out
 from twinloop.learning.train import TrainConfig, train
 from twinloop.models.baoding import new_model
-from twinloop.planners.mppi import MPPI, load_config
 from twinloop.robots.hand24 import HAND24
 from twinloop.tasks.baoding import Baoding
 from twinloop_sim.cell import Cell
+
+from twinloop import planners
 
 torch.set_num_threads(1)
 TASK = Baoding()
@@ -106,7 +107,7 @@ def test_no_or_repeated_seeds_are_refused(seeds) -> None:
 
 
 def plan(seeds: list[int], hands: int = 2) -> list:
-    planner = MPPI(new_model(0, 2, (8,)), TASK, action_space(), load_config(**SMALL), seed=0)
+    planner = planners.make("mppi", new_model(0, 2, (8,)), TASK, 0, **SMALL)
     cell = Cell(hands)
     try:
         return roll_out(cell, PlannedActor(planner, TASK, hands, (0.0, 0.5)), TASK, seeds, 6)

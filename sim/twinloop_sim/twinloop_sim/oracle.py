@@ -7,7 +7,7 @@ recorded are the observations that a learned model would have had, with the trac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from twinloop.contract import load
 from twinloop.learning.episode import Episode
-from twinloop.planners.mppi import MPPI, ActionSpace, load_config
+from twinloop.planners.base import Planner
 from twinloop.robots.hand24 import HAND24
 from twinloop.tasks.baoding import Baoding
 
+from twinloop import planners
 from twinloop_sim.cell import Cell
 from twinloop_sim.mujoco_twin import MujocoBatch
 from twinloop_sim.tracker_standin import into_palm
@@ -122,16 +123,21 @@ class OracleSettings:
     noise: float = 0.0
 
 
-def make_planner(cell: Cell, task: Baoding, settings: OracleSettings) -> MPPI:
+def make_planner(cell: Cell, task: Baoding, settings: OracleSettings) -> Planner:
     """Return the usual planner on true dynamics."""
-    lower, upper, center = (
-        torch.tensor(array, dtype=torch.float32)
-        for array in (HAND24.lower, HAND24.upper, HAND24.poses["cup"])
+    space = replace(
+        planners.action_space(task),
+        largest_change=settings.joint_speed * cell.contract.period_s,
     )
-    config = load_config(
-        samples=settings.samples, horizon=settings.horizon, joint_speed=settings.joint_speed
+    return planners.make(
+        planners.DEFAULT,
+        TrueDynamics(cell),
+        task,
+        seed=0,
+        space=space,
+        samples=settings.samples,
+        horizon=settings.horizon,
     )
-    return MPPI(TrueDynamics(cell), task, ActionSpace(lower, upper, center), config, seed=0)
 
 
 def demonstrate(
@@ -186,9 +192,9 @@ def _episode(
 ) -> Episode:
     observations = np.stack([row[hand] for row in observed[: length + 1]])
     meta = {
-        "episode_id": f"oracle_{task.direction}_{seed:06d}",
+        "episode_id": f"oracle_{task.goal}_{seed:06d}",
         "task": task.name,
-        "direction": task.direction,
+        "goal": task.goal,
         "seed": seed,
         "model": "true_dynamics",
         "robot": HAND24.name,

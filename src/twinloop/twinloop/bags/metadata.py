@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinloop.bags.errors import BagError, BagWriteError
 
@@ -29,7 +29,8 @@ class EpisodeMetadata(BaseModel):
     episode_id: str = Field(min_length=1, max_length=200)
     index: int = Field(default=0, ge=0)
     task: str
-    direction: str = ""
+    goal: str = ""
+    """What was wanted of the task, such as `ccw`."""
     robot: str = ""
     source: str = ""
     """What the robot was: `mujoco`, `pybullet`, or a robot's name."""
@@ -49,6 +50,14 @@ class EpisodeMetadata(BaseModel):
     stop_reason: str | None = None
     repair: dict[str, int] | None = None
     """Not None: the bag was broken; counts of messages kept, bytes lost and damaged places."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, content: Any) -> Any:
+        """Bags of earlier versions have the goal as `direction`."""
+        if isinstance(content, dict) and "goal" not in content and "direction" in content:
+            return content | {"goal": content["direction"]}
+        return content
 
     def topic(self, name: str) -> str:
         """Return the absolute name of a relative topic in this bag."""

@@ -130,14 +130,27 @@ def _write(
 
 
 def _joint_state(header: Any, blocks: Blocks) -> Any:
-    values = {channel.field: block.astype(np.float64) for channel, block in blocks}
+    values, names = {}, list(blocks[0][0].elements)
+    for channel, block in blocks:
+        if channel.field == "sin_cos":
+            names, values["position"] = _angles(channel, block)
+        else:
+            values[channel.field] = block.astype(np.float64)
     return message_class("sensor_msgs/msg/JointState")(
         header=header,
-        name=list(blocks[0][0].elements),
+        name=names,
         position=values.get("position", _MISSING),
         velocity=values.get("velocity", _MISSING),
         effort=values.get("effort", _MISSING),
     )
+
+
+def _angles(channel: Channel, block: NDArray[np.float32]) -> tuple[list[str], NDArray[np.float64]]:
+    """Return names and angles of elements such as `valve.sin` and `valve.cos`."""
+    parts = dict(zip(channel.elements, block.astype(np.float64), strict=True))
+    names = list(dict.fromkeys(element.rpartition(".")[0] for element in channel.elements))
+    angles = [np.arctan2(parts[f"{name}.sin"], parts[f"{name}.cos"]) for name in names]
+    return names, np.array(angles)
 
 
 def _trajectory(header: Any, blocks: Blocks) -> Any:

@@ -205,7 +205,7 @@ def _print_many(console: Console, results: list[tuple[Path, BagInformation]]) ->
         rotation = episode.rotation_deg if episode else None
         table.add_row(
             path.name,
-            f"{episode.task} {episode.direction}".strip() if episode else "-",
+            f"{episode.task} {episode.goal}".strip() if episode else "-",
             str(episode.steps) if episode and episode.steps is not None else "-",
             f"{rotation:.1f}" if rotation is not None else "-",
             ((episode.stop_reason or "-") if episode else "-"),

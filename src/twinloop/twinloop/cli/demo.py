@@ -17,10 +17,11 @@ from twinloop.cli.launch import find_launch_file
 from twinloop.cli.options import (
     SHIPPED,
     AsJson,
-    Direction,
     Engine,
+    Goal,
     command_line,
     model_folder,
+    require_goal,
     run_folder,
 )
 from twinloop.dds import own_domain
@@ -40,7 +41,7 @@ def demo(
     steps: Annotated[int, typer.Option(help="Control steps of an episode.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the first episode; the next count up.", min=0)] = 0,
     twin: Annotated[Engine, typer.Option(help="Engine of the simulated twin.")] = Engine.mujoco,
-    direction: Annotated[Direction, typer.Option(help="To turn the balls in.")] = Direction.ccw,
+    goal: Goal = "",
     rtf: Annotated[
         float, typer.Option(help="Simulated seconds in a second; 0: as fast as possible.", min=0.0)
     ] = 1.0,
@@ -63,6 +64,7 @@ def demo(
         from twinloop.cli.evaluation import load_or_refuse
 
         load_or_refuse(chosen, _TASK)
+    require_goal(_TASK, goal)
     folder = run_folder(out, "demo")
     os.environ.update(own_domain())
     arguments = {
@@ -70,7 +72,7 @@ def demo(
         "model": SHIPPED if model == SHIPPED else str(chosen),
         "episodes": str(episodes),
         "steps": str(steps),
-        "direction": direction.value,
+        "goal": goal,
         "seed": str(seed),
         "rtf": str(rtf),
         "learn": str(learn).lower(),

@@ -13,13 +13,14 @@ from rich.console import Console
 from twinloop.cli.options import (
     SHIPPED,
     AsJson,
-    Direction,
     Engine,
+    Goal,
     Hands,
     Task,
     Workers,
     command_line,
     model_folder,
+    require_goal,
     require_task,
     run_folder,
 )
@@ -34,7 +35,7 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Control steps of an episode.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the first episode; the next count up.", min=0)] = 0,
     twin: Annotated[Engine, typer.Option(help="Engine of the simulated twin.")] = Engine.mujoco,
-    direction: Annotated[Direction, typer.Option(help="To turn the balls in.")] = Direction.ccw,
+    goal: Goal = "",
     hands: Hands = 1,
     workers: Workers = None,
     out: Annotated[
@@ -57,6 +58,7 @@ def evaluate(
     from twinloop.reporting.models import of_model
     from twinloop.reporting.report import Run
 
+    require_goal(task, goal)
     loaded, contract = load_or_refuse(chosen, task)
     folder = run_folder(out, "eval")
     began_s = time.monotonic()
@@ -66,7 +68,7 @@ def evaluate(
         range(seed, seed + episodes),
         steps=steps,
         engine=twin.value,
-        direction=direction.value,
+        goal=goal,
         hands=hands,
         workers=workers,
         bags=folder / "bags",

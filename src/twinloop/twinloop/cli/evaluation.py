@@ -40,7 +40,7 @@ def run_episodes(
     *,
     steps: int,
     engine: str,
-    direction: str,
+    goal: str,
     hands: int,
     workers: int | None,
     bags: Path,
@@ -54,7 +54,7 @@ def run_episodes(
         seeds: of starts, sensor noise and planner noise.
         steps: control steps of an episode.
         engine: `mujoco` or `pybullet`.
-        direction: of the task.
+        goal: of the task.
         hands: planned as one batch in each process.
         workers: processes; None for one a core, but no more than there is work for.
         bags: folder for the bags.
@@ -64,9 +64,7 @@ def run_episodes(
     parts = [tuple(seeds[start : start + hands]) for start in range(0, len(seeds), hands)]
     workers = min(workers or len(os.sched_getaffinity(0)), len(parts))
     tensors = (model.model.config_json(), model.model.state_tensors())
-    jobs = [
-        Job("model", part, steps, direction, hands, engine=engine, model=tensors) for part in parts
-    ]
+    jobs = [Job("model", part, steps, goal, hands, engine=engine, model=tensors) for part in parts]
     done = taken = 0
     with (
         WorkProgress(console, len(seeds), "episodes") as progress,
@@ -99,7 +97,7 @@ def write_record(
         episode_id=str(meta["episode_id"]),
         index=index,
         task=contract.name,
-        direction=str(meta["direction"]),
+        goal=str(meta["goal"]),
         robot=contract.robot,
         source=source,
         seed=int(meta["seed"]),

@@ -29,18 +29,20 @@ Workers = Annotated[
 ]
 
 
+Goal = Annotated[
+    str,
+    typer.Option(
+        help="What is wanted of the task, such as ccw or cw of baoding; its default if left out.",
+        show_default=False,
+    ),
+]
+
+
 class Engine(enum.StrEnum):
     """Engines of the simulated twin."""
 
     mujoco = "mujoco"
     pybullet = "pybullet"
-
-
-class Direction(enum.StrEnum):
-    """Directions in which the balls can turn, to a viewer above the palm."""
-
-    ccw = "ccw"
-    cw = "cw"
 
 
 def require_task(name: str) -> None:
@@ -49,6 +51,16 @@ def require_task(name: str) -> None:
 
     if name not in contract.available():
         raise CommandError(f"no task {name!r}; there are {', '.join(contract.available())}")
+
+
+def require_goal(task: str, goal: str) -> None:
+    """Refuse a goal that a task does not know; raises CommandError."""
+    from twinloop import tasks
+
+    try:
+        tasks.make(task, goal)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def command_line() -> str:

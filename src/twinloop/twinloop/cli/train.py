@@ -13,9 +13,10 @@ from rich.console import Console
 from twinloop.cli.errors import CommandError
 from twinloop.cli.options import (
     AsJson,
-    Direction,
+    Goal,
     Task,
     command_line,
+    require_goal,
     require_task,
     run_folder,
 )
@@ -38,7 +39,7 @@ def train(
     pretrain: Annotated[
         bool, typer.Option("--pretrain", help="Begin with episodes planned on true dynamics.")
     ] = False,
-    direction: Annotated[Direction, typer.Option(help="To turn the balls in.")] = Direction.ccw,
+    goal: Goal = "",
     evaluate: Annotated[int, typer.Option(help="Fresh episodes at the end.", min=1)] = 20,
     workers: Annotated[
         int, typer.Option(help="Processes that collect; the result depends on it.", min=1, max=256)
@@ -70,13 +71,14 @@ def train(
     from twinloop.reporting.models import of_model
     from twinloop.reporting.report import Run
 
+    require_goal(task, goal)
     began_s = time.monotonic()
     contract = contracts.load(task)
     registry = Registry(folder, contract)
     training: dict[str, Any] = {"transitions": transitions, "pretrain": pretrain}
     if registry.current() is None:
         settings: dict[str, Any] = {"seed": seed, "transitions": transitions}
-        settings |= {"pretrain": pretrain, "workers": workers, "direction": direction.value}
+        settings |= {"pretrain": pretrain, "workers": workers, "goal": goal}
         training["rounds"] = _train(folder, registry, contract, settings, console)
     version = registry.current() or ""
     loaded, _ = load_or_refuse(registry.path(version), task)
@@ -87,7 +89,7 @@ def train(
         range(first, first + evaluate),
         steps=100,
         engine="mujoco",
-        direction=direction.value,
+        goal=goal,
         hands=1,
         workers=None,
         bags=folder / "bags" / "evaluation",

@@ -55,7 +55,21 @@ def _by_name(channel: Channel, names: list[str], values: Any) -> Values:
 
 
 def _joint_state(channel: Channel, message: Any) -> Values:
+    if channel.field == "sin_cos":
+        return _sines_and_cosines(channel, message)
     return _by_name(channel, message.name, getattr(message, channel.field))
+
+
+def _sines_and_cosines(channel: Channel, message: Any) -> Values:
+    """Read elements such as `valve.sin` and `valve.cos` of joints that turn without end."""
+    angles = dict(zip(message.name, message.position, strict=True))
+    values = []
+    for element in channel.elements:
+        name, _, part = element.rpartition(".")
+        if name not in angles:
+            raise MalformedMessage(f"{channel.topic}: no position for {name}")
+        values.append(_SIN_COS[part](angles[name]))
+    return np.array(values, dtype=np.float64)
 
 
 def _trajectory(channel: Channel, message: Any) -> Values:
@@ -79,6 +93,7 @@ def _balls(channel: Channel, message: Any) -> Values:
     return np.array(values, dtype=np.float64)
 
 
+_SIN_COS: dict[str, Callable[[float], float]] = {"sin": np.sin, "cos": np.cos}
 _READERS: dict[str, Callable[[Channel, Any], Values]] = {
     "sensor_msgs/msg/JointState": _joint_state,
     "trajectory_msgs/msg/JointTrajectory": _trajectory,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinloop import planners
 from twinloop.learning.rollout import (
     Actor,
     EpisodeRecord,
@@ -24,7 +25,6 @@ from twinloop.learning.rollout import (
 )
 from twinloop.models import from_tensors
 from twinloop.models.proposal import Proposal, ProposalConfig
-from twinloop.planners.mppi import MPPI, ActionSpace, load_config
 from twinloop.robots.hand24 import HAND24
 from twinloop.tasks.baoding import Baoding
 
@@ -52,7 +52,8 @@ class Job:
         hands: how many run side by side.
         noises: disturbances of the actions, as shares of the largest change in a step; an episode
             takes the one at its seed modulo their number.
-        planner: changes to config/planner/mppi.yaml.
+        planner: changes to the settings of the planner.
+        planner_name: one of twinloop.planners.
         model: config and tensors of the model, for source `model`.
         proposal: config and tensors of the policy, for source `proposal`.
     """
@@ -60,35 +61,27 @@ class Job:
     source: Source
     seeds: tuple[int, ...]
     steps: int
-    direction: str = "ccw"
+    goal: str = ""
     hands: int = 1
     noises: tuple[float, ...] = (0.0,)
     engine: str = "mujoco"
     planner: dict[str, Any] = field(default_factory=dict)
+    planner_name: str = planners.DEFAULT
     model: Packed | None = None
     proposal: Packed | None = None
     model_name: str = ""
-
-
-def action_space() -> ActionSpace:
-    """Return the hand's limits, with actions sampled about the cup."""
-    lower, upper, cup = (
-        torch.tensor(row, dtype=torch.float32)
-        for row in (HAND24.lower, HAND24.upper, HAND24.poses["cup"])
-    )
-    return ActionSpace(lower, upper, cup)
 
 
 def run_job(job: Job) -> list[EpisodeRecord]:
     """Run a job in this process, on one thread.
 
     Raises:
-        ValueError: a source without its model, or an unknown source, engine or direction.
+        ValueError: a source without its model, or an unknown source, engine or goal.
     """
     from twinloop_sim.cell import Cell
 
     torch.set_num_threads(1)
-    task = Baoding(job.direction)
+    task = Baoding(job.goal)
     hands = min(job.hands, len(job.seeds))
     cell = Cell(hands, job.engine)
     try:
@@ -99,16 +92,15 @@ def run_job(job: Job) -> list[EpisodeRecord]:
 
 
 def _actor(job: Job, cell: Any, task: Baoding, hands: int) -> Actor:
-    config = load_config(**job.planner)
     if job.source == "random":
         spread = _RANDOM_SPREAD * 0.5 * (HAND24.upper - HAND24.lower)
-        speed = config.joint_speed * config.step_s
+        speed = planners.action_space(task).largest_change
         return RandomActor(HAND24.poses["cup"], spread, task.command, speed, hands)
     if job.source == "oracle":
         from twinloop_sim.oracle import TrueDynamics
 
         truth = TrueDynamics(cell)
-        planner = MPPI(truth, task, action_space(), config, seed=0)
+        planner = planners.make(job.planner_name, truth, task, 0, **job.planner)
         return PlannedActor(planner, task, hands, job.noises, see=truth.observe)
     if job.source == "proposal":
         if job.proposal is None:
@@ -118,7 +110,7 @@ def _actor(job: Job, cell: Any, task: Baoding, hands: int) -> Actor:
         return ProposalActor(proposal, task, hands, job.noises)
     if job.model is None:
         raise ValueError("a job with source 'model' needs a model")
-    planner = MPPI(from_tensors(*job.model), task, action_space(), config, seed=0)
+    planner = planners.make(job.planner_name, from_tensors(*job.model), task, 0, **job.planner)
     return PlannedActor(planner, task, hands, job.noises)
 
 

@@ -15,7 +15,7 @@ class Episode:
     """Observations `[T+1, O]` and the actions `[T, A]` applied between them, float32.
 
     Units and order are the contract's. `meta` names at least the episode (`episode_id`); rollouts
-    add task, direction, seed, model, robot, contract_hash, dropped, rotation_deg and source.
+    add task, goal, seed, model, robot, contract_hash, dropped, rotation_deg and source.
 
     Raises:
         ValueError: shapes do not fit together, or a value is not finite.

@@ -104,9 +104,9 @@ class _Training:
         checkpoint: Path | None,
     ) -> None:
         self.cell, self.task, self.config, self.progress = cell, task, config, progress
-        self._sign = DIRECTIONS[task.direction]
+        self._sign = DIRECTIONS[task.goal]
         self._checkpoint = checkpoint
-        self._settings = repr((seed, task.direction, sorted(asdict(config).items())))
+        self._settings = repr((seed, task.goal, sorted(asdict(config).items())))
         torch.manual_seed(seed)
         self.generator = torch.Generator().manual_seed(seed)
         change = cell.joint_speed * task.contract.period_s

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from twinloop.learning.episode import Episode
 from twinloop.models.proposal import Proposal
-from twinloop.planners.base import PlanStats
-from twinloop.planners.mppi import MPPI
+from twinloop.planners.base import Planner, PlanStats
 from twinloop.tasks.baoding import Baoding
 
 Array = NDArray[np.floating]
@@ -83,7 +82,7 @@ class PlannedActor:
 
     def __init__(
         self,
-        planner: MPPI,
+        planner: Planner,
         task: Baoding,
         hands: int,
         noises: Sequence[float] = (0.0,),
@@ -105,7 +104,7 @@ class PlannedActor:
         if self._see is not None:
             observations = self._see()
         seen = torch.as_tensor(observations, dtype=torch.float32)
-        targets = self.task.targets(seen, self.planner.config.horizon)
+        targets = self.task.targets(seen, self.planner.horizon)
         actions, stats = self.planner.plan_batch(seen, targets)
         return actions.double().numpy() + self._noise.draw(), stats
 
@@ -260,7 +259,7 @@ def _record(run: _Running, task: Baoding, reason: str, meta: dict[str, Any]) -> 
         {
             "episode_id": f"{meta.get('source', 'rollout')}-{run.seed:06d}",
             "task": task.name,
-            "direction": task.direction,
+            "goal": task.goal,
             "robot": task.contract.robot,
             "contract_hash": task.contract.hash(),
             "seed": run.seed,

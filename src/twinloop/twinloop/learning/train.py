@@ -112,7 +112,7 @@ def train(
     pretrain: bool = False,
     workers: int = 2,
     evaluate: int = 20,
-    direction: str = "ccw",
+    goal: str = "",
     command: str = "",
     config: TrainConfig | None = None,
     sink: Sink | None = None,
@@ -140,7 +140,7 @@ def train(
     """
     out = Path(out)
     config = config or (pretraining(transitions) if pretrain else scratch(transitions))
-    run = _Run(Path(out) / "training", seed, pretrain, direction, config, sink, progress)
+    run = _Run(Path(out) / "training", seed, pretrain, goal, config, sink, progress)
     torch.set_num_threads(1)
     with Collector(workers) as collector:
         run.start(workers)
@@ -151,7 +151,7 @@ def train(
         metrics = run.score(model)
         if evaluate:
             metrics |= run.evaluate(model, evaluate, collector)
-    task = Baoding(direction)
+    task = Baoding(goal)
     lineage = run.lineage(command)
     candidate = Candidate(model, task.contract, lineage, metrics, status="seed")
     registry = Registry(out, task.contract)
@@ -164,7 +164,7 @@ class _Run:
     folder: Path
     seed: int
     pretrain: bool
-    direction: str
+    goal: str
     config: TrainConfig
     sink: Sink | None
     progress: Progress
@@ -177,7 +177,7 @@ class _Run:
         settings = asdict(self.config) | {
             "seed": self.seed,
             "pretrain": self.pretrain,
-            "direction": self.direction,
+            "goal": self.goal,
             "workers": workers,
         }
         checkpoint.start_run(self.folder, settings)
@@ -201,7 +201,7 @@ class _Run:
             shown = [record.episode for record in self._run(job, collector)]
             checkpoint.save_episodes(self.folder, "demonstrations", shown)
         self.proposal = train_proposal(
-            Baoding(self.direction),
+            Baoding(self.goal),
             self.seed,
             config,
             shown,
@@ -326,7 +326,7 @@ class _Run:
             source=source,  # type: ignore[arg-type]
             seeds=tuple(seeds),
             steps=c.steps,
-            direction=self.direction,
+            goal=self.goal,
             hands=c.hands,
             noises=c.noises,
             planner=c.planner,

@@ -9,10 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from twinloop.models.base import DynamicsModel, ModelInvalid
+from twinloop.models.claw_valve import ClawValve
 from twinloop.models.ensemble import Ensemble
 from twinloop.models.hand_balls import HandBalls
 
-KINDS: dict[str, type[Ensemble]] = {"ensemble": Ensemble, "hand_balls": HandBalls}
+KINDS: dict[str, type[Ensemble]] = {
+    "ensemble": Ensemble,
+    "hand_balls": HandBalls,
+    "claw_valve": ClawValve,
+}
 
 __all__ = ["KINDS", "DynamicsModel", "Ensemble", "HandBalls", "ModelInvalid", "from_tensors"]
 

@@ -108,6 +108,9 @@ def _table(
     def stack(rows: list[list[NDArray[np.float64]]]) -> Tensor:
         return torch.tensor(np.array(rows), dtype=torch.float32)
 
+    def vectors(rows: list[NDArray[np.float64]]) -> Tensor:
+        return torch.tensor(np.reshape(rows, (-1, 3)), dtype=torch.float32)
+
     lines = [line for _, _, line in shapes]
     return ChainTable(
         joint_index=[[joint.index for joint in chain] for chain in padded],
@@ -115,11 +118,11 @@ def _table(
         translation=stack([[joint.origin[:3, 3] for joint in chain] for chain in padded]),
         axis=stack([[joint.axis for joint in chain] for chain in padded]),
         link_joint=[(chain, depth) for chain, depth, _ in shapes],
-        link_center=torch.tensor(np.array([line.center for line in lines]), dtype=torch.float32),
-        link_half=torch.tensor(np.array([line.half for line in lines]), dtype=torch.float32),
+        link_center=vectors([line.center for line in lines]),
+        link_half=vectors([line.half for line in lines]),
         link_radius=torch.tensor([line.radius for line in lines], dtype=torch.float32),
-        box_center=torch.tensor(np.array([box[0] for box in boxes]), dtype=torch.float32),
-        box_half=torch.tensor(np.array([box[1] for box in boxes]), dtype=torch.float32),
+        box_center=vectors([box[0] for box in boxes]),
+        box_half=vectors([box[1] for box in boxes]),
     )
 
 

@@ -30,7 +30,7 @@ class BatchedLinear(nn.Module):
 class BatchedMLP(nn.Module):
     """E multilayer perceptrons with ReLU: [E, N, in] -> [E, N, out].
 
-    The last layer starts small, so that a new model predicts almost no change.
+    The last layer starts small unless told, so that a new model predicts almost no change.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class BatchedMLP(nn.Module):
         hidden: Sequence[int],
         outputs: int,
         generator: torch.Generator,
+        last_gain: float = 0.1,
     ) -> None:
         super().__init__()
         sizes = [inputs, *hidden]
@@ -47,7 +48,7 @@ class BatchedMLP(nn.Module):
             BatchedLinear(members, a, b, generator, gain=math.sqrt(6) / math.sqrt(2))
             for a, b in itertools.pairwise(sizes)
         ]
-        layers.append(BatchedLinear(members, sizes[-1], outputs, generator, gain=0.1))
+        layers.append(BatchedLinear(members, sizes[-1], outputs, generator, gain=last_gain))
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:

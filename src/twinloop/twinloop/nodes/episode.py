@@ -41,7 +41,7 @@ class Running:
     progress: Progress
     since_s: float = field(default_factory=time.monotonic)  # steady, of the last sign of progress
     started: Future | None = None  # the planner's answer
-    goal: ServerGoalHandle | None = None
+    handle: ServerGoalHandle | None = None
     done: Future | None = None
 
 
@@ -50,7 +50,7 @@ class EpisodeNode(Node):
 
     parameters = (
         ParameterSpec("task", "baoding", "Task of the episodes"),
-        ParameterSpec("direction", "ccw", "Direction of the task", choices=("ccw", "cw")),
+        ParameterSpec("goal", "", "Goal of the task; empty: the task's own default"),
         ParameterSpec(
             "episodes", 0, "Episodes to run before the node ends; 0: on request", 0, 10**6
         ),
@@ -73,7 +73,7 @@ class EpisodeNode(Node):
         self._waiting_for = ""
 
     def configure(self) -> None:
-        tasks.make(self.param("task"), self.param("direction"))
+        tasks.make(self.param("task"), self.param("goal"))
         self._publisher = self.create_publisher(EpisodeStatus, "episode_status", qos.latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
         self._start = self.create_client(StartPlanning, "start_planning")
@@ -103,20 +103,20 @@ class EpisodeNode(Node):
 
     # Requests from outside.
 
-    def _on_goal(self, goal: RunEpisode.Goal) -> GoalResponse:
+    def _on_goal(self, request: RunEpisode.Goal) -> GoalResponse:
         if self._running is not None or not self.is_active or self.param("episodes"):
             return GoalResponse.REJECT
         try:
-            tasks.make(goal.task, goal.direction)
+            tasks.make(request.task, request.goal)
         except ValueError as error:
             self.get_logger().warning(f"episode refused: {error}")
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> RunEpisode.Result:
-        goal = handle.request
-        running = self._begin(goal.task, goal.direction, goal.steps, goal.seed)
-        running.goal, running.done = handle, Future()
+        request = handle.request
+        running = self._begin(request.task, request.goal, request.steps, request.seed)
+        running.handle, running.done = handle, Future()
         await running.done
         status = running.status
         if handle.is_cancel_requested:
@@ -145,7 +145,7 @@ class EpisodeNode(Node):
                 self._next()
             return
         phase, silent_s = running.status.phase, now_s - running.since_s
-        if running.goal is not None and running.goal.is_cancel_requested:
+        if running.handle is not None and running.handle.is_cancel_requested:
             self._end("cancelled")
         elif phase == EpisodeStatus.RESETTING and silent_s > self.param("reset_timeout_s"):
             self._end(f"reset took longer than {self.param('reset_timeout_s'):g} s")
@@ -174,7 +174,7 @@ class EpisodeNode(Node):
             self._wait_until_s = time.monotonic() + _RETRY_S
             return
         seed = self.param("seed") + self._index
-        self._begin(self.param("task"), self.param("direction"), self.param("steps"), seed)
+        self._begin(self.param("task"), self.param("goal"), self.param("steps"), seed)
 
     def _missing(self) -> str:
         if not self._reset.server_is_ready():
@@ -183,7 +183,7 @@ class EpisodeNode(Node):
             return "a planner (service start_planning)"
         return ""
 
-    def _begin(self, task: str, direction: str, steps: int, seed: int) -> Running:
+    def _begin(self, task: str, goal: str, steps: int, seed: int) -> Running:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         status = EpisodeStatus(
             episode_id=f"{stamp}_{seed:06d}",
@@ -192,10 +192,10 @@ class EpisodeNode(Node):
             phase=EpisodeStatus.RESETTING,
             steps=steps,
             task=task,
-            direction=direction,
+            goal=goal,
             seed=seed,
         )
-        running = Running(status, tasks.make(task, direction).tracker())
+        running = Running(status, tasks.make(task, goal).tracker())
         self._running = running
         self._publish(status)
         goal = ResetScene.Goal(start="cup", seed=seed, lockstep=self.param("lockstep"))
@@ -235,7 +235,7 @@ class EpisodeNode(Node):
         request = StartPlanning.Request(
             episode_id=status.episode_id,
             task=status.task,
-            direction=status.direction,
+            goal=status.goal,
             seed=status.seed,
             steps=status.steps,
         )
@@ -286,8 +286,8 @@ class EpisodeNode(Node):
         status.header.stamp = self.get_clock().now().to_msg()
         self._publisher.publish(status)
         running = self._running
-        if running is not None and running.goal is not None:
-            running.goal.publish_feedback(RunEpisode.Feedback(status=status))
+        if running is not None and running.handle is not None:
+            running.handle.publish_feedback(RunEpisode.Feedback(status=status))
 
 
 def main() -> None:

@@ -144,7 +144,7 @@ class PlannerNode(Node):
             response.message = f"task is {request.task!r}, expected {self.param('task')!r}"
         else:
             try:
-                task = tasks.make(request.task, request.direction)
+                task = tasks.make(request.task, request.goal)
             except ValueError as error:
                 response.message = str(error)
                 return response

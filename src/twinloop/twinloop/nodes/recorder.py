@@ -232,7 +232,7 @@ class Recorder(Node):
             episode_id=episode_id,
             index=status.index,
             task=self._contract.name,
-            direction=status.direction,
+            goal=status.goal,
             robot=self._contract.robot,
             source=self.param("source"),
             seed=status.seed,

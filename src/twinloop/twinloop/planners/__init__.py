@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planners: an observation, a model and a task in, an action out. One module a planner, with a
-function `make`."""
+"""Planners: an observation, a model and a task in, an action out.
+
+One module a planner, with its class as `PLANNER` and its settings in config/planner.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
 from twinloop.models.base import DynamicsModel
 from twinloop.planners.base import Planner
+from twinloop.planners.settings import SamplingConfig, load
+from twinloop.planners.space import ActionSpace, action_space
 from twinloop.tasks.base import Task
 
-_MACHINERY = {"base", "control", "schedule"}
+__all__ = ["ActionSpace", "Planner", "action_space", "available", "load_config", "make"]
+
+DEFAULT = "mppi"
+_MACHINERY = {"base", "capture", "control", "sampling", "schedule", "settings", "space"}
 
 
 def available() -> list[str]:
@@ -19,13 +27,45 @@ def available() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _MACHINERY)
 
 
-def make(name: str, model: DynamicsModel, task: Task, seed: int) -> Planner:
-    """Make a planner with the settings of its file under config/planner.
+def load_config(name: str, task: str = "", **changes: Any) -> SamplingConfig:
+    """Return a planner's settings, for a task where it has its own, with `changes` on top.
 
     Raises:
-        ValueError: there is none of that name, or model and task do not fit.
+        ValueError: there is no planner of that name, or a value is unknown or out of range.
     """
+    return load(_planner(name).Config, name, task, **changes)
+
+
+def make(
+    name: str,
+    model: DynamicsModel,
+    task: Task,
+    seed: int,
+    *,
+    space: ActionSpace | None = None,
+    device: str = "cpu",
+    **changes: Any,
+) -> Planner:
+    """Make a planner with the settings of its file under config/planner and of the task.
+
+    Args:
+        seed: of its random numbers.
+        space: what may be commanded; default: what the task's contract states.
+        device: where it plans, `cpu` or `cuda`; there, a captured graph is replayed.
+        changes: to the settings.
+
+    Raises:
+        ValueError: there is none of that name, model and task do not fit, there is no such device,
+            or a setting is unknown or out of range.
+    """
+    config = load_config(name, task.name, **changes)
+    planner: Planner = _planner(name)(
+        model, task, space or action_space(task), config, seed, device
+    )
+    return planner
+
+
+def _planner(name: str) -> Any:
     if name not in available():
         raise ValueError(f"no planner {name!r}; there are {available()}")
-    planner: Planner = importlib.import_module(f"{__name__}.{name}").make(model, task, seed)
-    return planner
+    return importlib.import_module(f"{__name__}.{name}").PLANNER

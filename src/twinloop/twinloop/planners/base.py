@@ -26,10 +26,15 @@ class PlanStats:
 
 
 class Planner(Protocol):
-    """Chooses the next action by looking ahead with a model. Warm-started and seeded."""
+    """Chooses the next action by looking ahead with a model. Warm-started and seeded.
+
+    It plans for B robots at once, each with random numbers of its own, so that what a robot does
+    depends on its seed alone and not on which others are planned beside it.
+    """
 
     model: DynamicsModel
     task: Task
+    largest_change: float  # of a target in a step
 
     @property
     def horizon(self) -> int:
@@ -37,9 +42,21 @@ class Planner(Protocol):
         ...
 
     def reset(self, seed: int) -> None:
-        """Forget the last plan and start the random numbers from `seed`."""
+        """Forget the last plan; the next call plans one robot, from `seed`."""
+        ...
+
+    def reset_batch(self, seeds: list[int]) -> None:
+        """Forget the last plans; the next call plans one robot for each seed."""
+        ...
+
+    def reset_row(self, row: int, seed: int) -> None:
+        """Forget the last plan of one robot in a batch, which starts anew from `seed`."""
         ...
 
     def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
         """Return the next action: [O], [H, T] -> [A]."""
+        ...
+
+    def plan_batch(self, observation: Tensor, target: Tensor) -> tuple[Tensor, list[PlanStats]]:
+        """Return the next actions of B robots: [B, O], [B, H, T] -> [B, A]."""
         ...

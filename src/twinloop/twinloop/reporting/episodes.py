@@ -40,14 +40,14 @@ class EpisodeFigures:
     stop_reason: str
     index: int = 0
     task: str = ""
-    direction: str = ""
+    goal: str = ""
     seed: int = 0
     models: tuple[str, ...] = ()
     """Versions it was planned with, in order."""
     steps: int = 0
     dropped: bool = False
     rotation_deg: float = 0.0
-    """Progress at the end, or at the drop; of tasks that turn things, in their direction."""
+    """Progress at the end, or at the drop; of turns, in the direction of the goal."""
     total_return: float = 0.0
     """Minus the summed cost."""
     transitions: int = 0
@@ -116,7 +116,7 @@ def figures_of(paths: list[Path], contract: Contract) -> EpisodeFigures:
         "bags": tuple(paths),
         "index": about.index,
         "task": about.task,
-        "direction": about.direction,
+        "goal": about.goal,
         "seed": about.seed,
         "stop_reason": last.stop_reason or "its end was not recorded",
         "models": tuple(dict.fromkeys(one.model_version for one in planned if one.model_version))
@@ -127,7 +127,7 @@ def figures_of(paths: list[Path], contract: Contract) -> EpisodeFigures:
         return EpisodeFigures(**common)
     times_ns, observations = _observed(steps, stats, contract)
     actions = np.stack([step.action for step in steps])
-    task = tasks.make(about.task, about.direction)
+    task = tasks.make(about.task, about.goal)
     failed = task.failed(torch.from_numpy(observations)).numpy()
     common["dropped"] |= bool(failed.any())
     end = int(np.argmax(failed)) + 1 if failed.any() else len(observations)

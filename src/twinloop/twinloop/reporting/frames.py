@@ -51,7 +51,7 @@ def draw_strip(episodes: Sequence[EpisodeFigures], contract: Contract, path: Pat
     figure.get_layout_engine().set(w_pad=0.01, wspace=0.01)  # type: ignore[union-attr,call-arg]
     kept = "dropped" if chosen.dropped else "both balls kept"
     figure.suptitle(
-        f"Episode {chosen.index + 1}, {chosen.direction}: {chosen.rotation_deg:.0f}° in "
+        f"Episode {chosen.index + 1}, {chosen.goal}: {chosen.rotation_deg:.0f}° in "
         f"{chosen.times_s[-1]:.1f} s, {kept}",
         x=0.01,
         ha="left",

@@ -71,7 +71,7 @@ def rotation(report: Report) -> Figure | None:
     _legend(axes)
     axes.yaxis.set_major_locator(MultipleLocator(_tick_deg(axes)))
     axes.set_xlabel("time since the first step [s]")
-    axes.set_ylabel("rotation in the task's direction [deg]")
+    axes.set_ylabel("rotation in the goal's direction [deg]")
     axes.set_xlim(0.0, 1.05 * _longest(shown))
     if len(shown) <= _LABELLED:
         axes.set_ylim(top=max(axes.get_ylim()[1], max(heights) + _label_height(shown)))

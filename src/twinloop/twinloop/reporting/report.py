@@ -106,7 +106,7 @@ def _episode(one: EpisodeFigures) -> dict[str, Any]:
         "model": ", ".join(one.models),
         "stop_reason": one.stop_reason,
         "seed": one.seed,
-        "direction": one.direction,
+        "goal": one.goal,
         "transitions": one.transitions,
         "missed_steps": one.missed_steps,
         "bags": [path.name for path in one.bags],

@@ -8,7 +8,7 @@ import pkgutil
 
 from twinloop.tasks.base import Task
 
-_MACHINERY = {"base"}
+_MACHINERY = {"base", "goal_task"}
 
 
 def available() -> list[str]:
@@ -16,13 +16,13 @@ def available() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _MACHINERY)
 
 
-def make(name: str, direction: str) -> Task:
-    """Make a task.
+def make(name: str, goal: str = "") -> Task:
+    """Make a task with one of its goals, its own default for "".
 
     Raises:
-        ValueError: there is none of that name, or it does not know the direction.
+        ValueError: there is none of that name, or it does not know the goal.
     """
     if name not in available():
         raise ValueError(f"no task {name!r}; there are {available()}")
-    task: Task = importlib.import_module(f"{__name__}.{name}").make(direction)
+    task: Task = importlib.import_module(f"{__name__}.{name}").make(goal)
     return task

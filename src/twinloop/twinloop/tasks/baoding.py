@@ -89,16 +89,18 @@ def load_config(path: Path | None = None, **changes: Any) -> BaodingConfig:
 
 
 class Baoding:
-    """The task in one direction, `ccw` or `cw`."""
+    """The task with one goal: to turn the balls `ccw` or `cw`; `ccw` for ""."""
 
     name = "baoding"
+    goals = tuple(DIRECTIONS)
 
-    def __init__(self, direction: str = "ccw", config: BaodingConfig | None = None) -> None:
-        if direction not in DIRECTIONS:
-            raise ValueError(f"baoding: direction is {direction!r}, expected one of ccw, cw")
-        self.direction = direction
+    def __init__(self, goal: str = "", config: BaodingConfig | None = None) -> None:
+        goal = goal or self.goals[0]
+        if goal not in self.goals:
+            raise ValueError(f"baoding: goal is {goal!r}, expected one of {', '.join(self.goals)}")
+        self.goal = goal
         self.config = load_config() if config is None else config
-        self._sign = DIRECTIONS[direction]
+        self._sign = DIRECTIONS[goal]
         self.contract = load_contract("baoding")
         self.observation_size = self.contract.observation_size
         self.action_size = self.contract.action_size
@@ -185,7 +187,7 @@ class Baoding:
         return ~(self.clearance(self.balls(observation)) >= 0).all(-1)
 
     def rotation_deg(self, observations: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the unwrapped rotation since the first row [deg], positive in the task's
+        """Return the unwrapped rotation since the first row [deg], positive in the goal's
         direction: [T, O] -> [T]."""
         positions = np.asarray(observations, dtype=np.float64)[:, self._balls]
         dx, dz = positions[:, 0] - positions[:, 3], positions[:, 2] - positions[:, 5]
@@ -229,11 +231,11 @@ class RotationTracker:
         now = float(self._task.angle(torch.as_tensor(np.asarray(observation))))
         if self._last is not None:
             change = (now - self._last + math.pi) % (2 * math.pi) - math.pi
-            self.rotation_deg += math.degrees(change) * DIRECTIONS[self._task.direction]
+            self.rotation_deg += math.degrees(change) * DIRECTIONS[self._task.goal]
         self._last = now
         return self.rotation_deg
 
 
-def make(direction: str) -> Baoding:
-    """Make the task in one direction, `ccw` or `cw`."""
-    return Baoding(direction)
+def make(goal: str) -> Baoding:
+    """Make the task with one goal, `ccw` or `cw`; `ccw` for ""."""
+    return Baoding(goal)

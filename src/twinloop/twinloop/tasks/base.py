@@ -30,6 +30,8 @@ class Task(Protocol):
     """
 
     name: str
+    goal: str  # what is wanted of it, such as ccw; one of `goals`
+    goals: tuple[str, ...]
     contract: Contract
     observation_size: int
     action_size: int
