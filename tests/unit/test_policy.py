@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from twinloop.learning.episode import Episode
+from twinloop.learning.goals import OneGoal
 from twinloop.learning.policy import ExploringActor, PolicyConfig, PolicyLearner, new_proposal
 from twinloop.learning.soft_actor_critic import Batch, SACConfig, SoftActorCritic
 from twinloop.learning.step_replay import StepReplay
@@ -130,7 +131,7 @@ def orbiting_episode(seed: int, steps: int = 40) -> Episode:
 
 def new_learner() -> PolicyLearner:
     config = PolicyConfig(hidden=(32, 32), sac=SACConfig(batch=32, critic_hidden=(32, 32)))
-    return PolicyLearner(tasks.make("baoding"), 0.15, 3, config)
+    return PolicyLearner(OneGoal(tasks.make("baoding")), 0.15, 3, config)
 
 
 def weights(policy: Proposal) -> Tensor:
@@ -166,9 +167,9 @@ def test_exploration_depends_on_the_hands_own_seed_alone() -> None:
     learner = new_learner()
     learner.add([orbiting_episode(0)])
     row = orbiting_episode(1).observations[:1]
-    alone = ExploringActor(learner.explorer(), learner.task, 1)
+    alone = ExploringActor(learner.explorer(), learner.goals, 1)
     alone.start(0, 7)
-    beside = ExploringActor(learner.explorer(), learner.task, 3)
+    beside = ExploringActor(learner.explorer(), learner.goals, 3)
     for hand, seed in enumerate((5, 7, 9)):
         beside.start(hand, seed)
     one, _ = alone.act(row)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinloop.learning.episode import Episode
+from twinloop.learning.goals import Goals
 from twinloop.learning.soft_actor_critic import Actor, Batch, SACConfig, SoftActorCritic
 from twinloop.learning.step_replay import Runs, StepReplay
 from twinloop.models.proposal import Proposal, ProposalConfig
@@ -68,20 +69,20 @@ class PolicyLearner:
     """A policy that grows with a task's episodes.
 
     Args:
-        task: gives targets and rewards.
+        goals: give targets and rewards.
         max_change: largest change of a target in a step.
         seed: of first weights and minibatches.
     """
 
-    def __init__(self, task: Task, max_change: float, seed: int, config: PolicyConfig) -> None:
-        self.task, self.config = task, config
+    def __init__(self, goals: Goals, max_change: float, seed: int, config: PolicyConfig) -> None:
+        self.goals, self.task, self.config = goals, goals.task, config
         self.proposal = self._first_weights(max_change, seed)
         self.sac = SoftActorCritic(self.proposal, config.sac, seed)
-        self._replay = StepReplay(task.command, max_change)
+        self._replay = StepReplay(self.task.command, max_change, goals.size)
         self._max_change = max_change
-        action = task.contract.action
+        action = self.task.contract.action
         self._reach = torch.tensor([action.lower, action.upper])[:, None]  # [2, 1, A]
-        self._symmetry = torch.tensor(task.symmetry, dtype=torch.int64)
+        self._symmetry = torch.tensor(self.task.symmetry, dtype=torch.int64)
         self._is_scaled = False
         self._owed = 0.0
 
@@ -98,11 +99,11 @@ class PolicyLearner:
     def add(self, episodes: Sequence[Episode]) -> None:
         """Take episodes; the first ones also set the scales of what the policy sees."""
         for episode in episodes:
-            self._replay.add(episode)
+            self._replay.add(episode, self.goals.of(episode))
             self._owed += len(episode) * self.config.updates
         if not self._is_scaled and self.transitions:
-            observations = self._replay.observations()
-            self.proposal.normalise(observations, self._targets(observations))
+            observations, goal = self._replay.observations()
+            self.proposal.normalise(observations, self.goals.targets(observations, goal))
             self._is_scaled = True
 
     def forgive(self) -> None:
@@ -146,18 +147,16 @@ class PolicyLearner:
         self._owed = float(state["owed"])
         self._is_scaled = True
 
-    def _targets(self, observation: Tensor) -> Tensor:
-        return self.task.targets(observation, 1)[..., 0, :]
-
     def _batch(self) -> Batch:
         c = self.config.sac
         runs = self._replay.draw(c.batch, c.steps, self.sac.generator)
         ends = runs.observations[torch.arange(len(runs.steps)), runs.steps]
         first = runs.observations[:, 0]
         with torch.no_grad():
-            features = self.proposal.features(first, self._targets(first))
-            following = self.proposal.features(ends, self._targets(ends))
-            reward = self._returns(runs)
+            goal = self.goals.relabel(runs, self.sac.generator)
+            features = self.proposal.features(first, self.goals.targets(first, goal))
+            following = self.proposal.features(ends, self.goals.targets(ends, goal))
+            reward = self._returns(runs, goal)
         if len(self._symmetry):
             # Which of the equivalent views is seen is drawn anew each time.
             swap = torch.rand(len(first), generator=self.sac.generator)[:, None] < 0.5
@@ -179,10 +178,12 @@ class PolicyLearner:
         room = (self._reach - observation[:, self.task.command]) / self._max_change
         return room.clamp(-1.0, 1.0)
 
-    def _returns(self, runs: Runs) -> Tensor:
+    def _returns(self, runs: Runs, goal: Tensor) -> Tensor:
         """Return the discounted sum of the rewards of each run [B]."""
         steps = torch.arange(runs.actions.shape[1])
-        earned = self.task.reward(runs.observations[:, :-1], runs.actions, runs.observations[:, 1:])
+        before, after = runs.observations[:, :-1], runs.observations[:, 1:]
+        goals = goal[:, None].expand(-1, len(steps), -1)
+        earned = self.goals.reward(before, runs.actions, after, goals)
         counts = (steps < runs.steps[:, None]) * self.config.sac.discount**steps
         return (earned * counts).sum(1)
 
@@ -193,9 +194,10 @@ class ExploringActor:
     Every hand has its own random numbers: what it does depends on its seed alone.
     """
 
-    def __init__(self, packed: Packed, task: Task, hands: int) -> None:
+    def __init__(self, packed: Packed, goals: Goals, hands: int) -> None:
         config = ProposalConfig.model_validate(packed[0])
-        self.task = task
+        self.goals = goals
+        self.goal = torch.zeros(hands, goals.size)  # what each hand is after
         self._actor = Actor(Proposal(config), SACConfig())
         self._actor.load_state_dict(packed[1])
         self._rng = [np.random.default_rng(0) for _ in range(hands)]
@@ -209,7 +211,7 @@ class ExploringActor:
     ) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
         config = self._actor.proposal.config
         seen = torch.as_tensor(observations, dtype=torch.float32)
-        features = self._actor.proposal.features(seen, self.task.targets(seen, 1)[:, 0])
+        features = self._actor.proposal.features(seen, self.goals.targets(seen, self.goal))
         noise = np.stack([rng.standard_normal(config.action_size) for rng in self._rng])
         change, _ = self._actor.sample(features, torch.from_numpy(noise).float())
         command = seen[:, slice(*config.command)]

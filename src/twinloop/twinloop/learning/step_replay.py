@@ -76,9 +76,10 @@ class StepReplay:
         self.transitions += count
         self._joined = None
 
-    def observations(self) -> Tensor:
-        """Return every observation [R, O]."""
-        return self._join()[0]
+    def observations(self) -> tuple[Tensor, Tensor]:
+        """Return every observation [R, O] with its goal [R, G]."""
+        observations, _, _, _, goals, _ = self._join()
+        return observations, goals
 
     def draw(self, count: int, steps: int, generator: torch.Generator) -> Runs:
         """Return B runs of up to `steps` transitions, all starts equally likely.
