@@ -12,6 +12,7 @@ setup(
         ("share/twinloop", ["package.xml"]),
     ],
     python_requires=">=3.11",
+    extras_require={"ray": ["ray>=2.40"], "tensorboard": ["tensorboard"]},
     zip_safe=True,
     maintainer="twinloop maintainers",
     maintainer_email="twinloop@users.noreply.github.com",

@@ -8,7 +8,7 @@ longer than the contract allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from twinloop.learning.episode import Episode
 from twinloop.models.proposal import Proposal
 from twinloop.planners.base import Planner, PlanStats
-from twinloop.tasks.baoding import Baoding
+from twinloop.tasks.base import Task
 
 Array = NDArray[np.floating]
 
@@ -83,7 +83,7 @@ class PlannedActor:
     def __init__(
         self,
         planner: Planner,
-        task: Baoding,
+        task: Task,
         hands: int,
         noises: Sequence[float] = (0.0,),
         see: Callable[[], Array] | None = None,
@@ -113,7 +113,7 @@ class ProposalActor:
     """Does what a proposal policy proposes, with noise on top; arguments as of PlannedActor."""
 
     def __init__(
-        self, proposal: Proposal, task: Baoding, hands: int, noises: Sequence[float] = (0.0,)
+        self, proposal: Proposal, task: Task, hands: int, noises: Sequence[float] = (0.0,)
     ) -> None:
         self.proposal = proposal
         self.task = task
@@ -180,7 +180,7 @@ class CorrelatedNoise:
 def roll_out(
     cell: Hands,
     actor: Actor,
-    task: Baoding,
+    task: Task,
     seeds: Sequence[int],
     steps: int,
     meta: dict[str, Any] | None = None,
@@ -189,32 +189,54 @@ def roll_out(
 ) -> list[EpisodeRecord]:
     """Run one episode a seed and return them in the order of `seeds`.
 
+    `sink` is called with each episode as it ends. For the rest see `episodes_as_they_end`.
+
+    Raises:
+        ValueError: no seeds, repeated seeds, or fewer than one step.
+    """
+    done: dict[int, EpisodeRecord] = {}
+    for record in episodes_as_they_end(cell, actor, task, seeds, steps, meta, start):
+        done[int(record.episode.meta["seed"])] = record
+        if sink is not None:
+            sink(record)
+    return [done[seed] for seed in seeds]
+
+
+def episodes_as_they_end(
+    cell: Hands,
+    actor: Actor,
+    task: Task,
+    seeds: Sequence[int],
+    steps: int,
+    meta: dict[str, Any] | None = None,
+    start: Callable[[int], Any] | None = None,
+) -> Iterator[EpisodeRecord]:
+    """Run one episode a seed; those that end in one step come in the order of their hands.
+
     A seed sets an episode's start, sensor noise and planner noise. Hands that have no episode left
     go on moving unrecorded until the last one ends. `start` gives a seed's start state (default:
-    balls at rest in the cup); `sink` is called with each episode as it ends; `meta` goes into every
-    episode's, with its id, seed, stop reason and rotation.
+    balls at rest in the cup); `meta` goes into every episode's, with its id, seed, stop reason and
+    rotation.
 
     Raises:
         ValueError: no seeds, repeated seeds, or fewer than one step.
     """
     if not seeds or len(set(seeds)) != len(seeds) or steps < 1:
-        raise ValueError(f"roll_out needs distinct seeds and steps >= 1, got {seeds}, {steps}")
-    waiting = iter(enumerate(seeds))
-    running: dict[int, tuple[int, _Running]] = {}
-    done: dict[int, EpisodeRecord] = {}
+        raise ValueError(f"a rollout needs distinct seeds and steps >= 1, got {seeds}, {steps}")
+    waiting = iter(seeds)
+    running: dict[int, _Running] = {}
     observations = np.zeros((cell.hands, task.observation_size), dtype=np.float32)
     idle = list(range(cell.hands))
 
     while True:
         for hand in idle:
-            entry = next(waiting, None)
-            if entry is None:
+            seed = next(waiting, None)
+            if seed is None:
                 continue
-            index, seed = entry
             state = "cup" if start is None else start(seed)
             observations = cell.reset([seed], start=state, hands=[hand])
             actor.start(hand, seed)
-            running[hand] = index, _Running(seed, [observations[hand].copy()])
+            running[hand] = _Running(seed, [observations[hand].copy()])
         idle = []
         if not running:
             break
@@ -222,7 +244,7 @@ def roll_out(
         observations = cell.step(actions)
         observable = cell.is_observable
         failed = task.failed(torch.from_numpy(observations)).numpy()
-        for hand, (index, run) in list(running.items()):
+        for hand, run in list(running.items()):
             run.observations.append(observations[hand].copy())
             run.actions.append(cell.command[hand].astype(np.float32))
             if stats is not None:
@@ -230,12 +252,9 @@ def roll_out(
                 run.disagreement.append(stats[hand].disagreement)
             reason = _end(bool(failed[hand]), bool(observable[hand]), len(run.actions) >= steps)
             if reason:
-                done[index] = _record(run, task, reason, meta or {})
-                if sink is not None:
-                    sink(done[index])
                 del running[hand]
                 idle.append(hand)
-    return [done[index] for index in range(len(seeds))]
+                yield _record(run, task, reason, meta or {})
 
 
 def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
@@ -246,7 +265,7 @@ def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
     return "completed" if is_over else ""
 
 
-def _record(run: _Running, task: Baoding, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
+def _record(run: _Running, task: Any, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
     observations = np.array(run.observations)
     actions = np.array(run.actions)
     seen = torch.from_numpy(observations)

@@ -104,6 +104,7 @@ class Baoding:
         self.contract = load_contract("baoding")
         self.observation_size = self.contract.observation_size
         self.action_size = self.contract.action_size
+        self.center = HAND24.poses["cup"]
         slices = self.contract.slices
         self.command = slices["command"]
         self.joint_position = slices["joint_position"]

@@ -35,6 +35,7 @@ class Task(Protocol):
     contract: Contract
     observation_size: int
     action_size: int
+    center: NDArray[np.float64]  # joint targets about which a task's motion is [A], rad
     command: slice  # where the previous command lies in the observation
     joint_position: slice  # where the joints that it commands lie
     target_of: tuple[int, ...]  # observation elements that target elements are about, () for none

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What acts in a job's episodes: random motion, an oracle, a policy, or a planner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from twinloop import planners
+from twinloop.fleet.job import Job
+from twinloop.learning.rollout import Actor, PlannedActor, ProposalActor, RandomActor
+from twinloop.models import from_tensors
+from twinloop.models.proposal import Proposal, ProposalConfig
+from twinloop.tasks.base import Task
+
+# Random motion: standard deviation of targets about the task's centre, as a share of half the joint
+# range.
+_RANDOM_SPREAD = 0.35
+
+
+def make_actor(job: Job, cell: Any, task: Task) -> Actor:
+    """Return what acts for all hands of a job's cell.
+
+    Raises:
+        ValueError: the job lacks the network that its source needs, or its source is unknown.
+    """
+    hands = cell.hands
+    if job.source == "random":
+        space = planners.action_space(task)
+        spread = _RANDOM_SPREAD * 0.5 * (space.upper - space.lower).double().numpy()
+        center = np.asarray(task.center)
+        return RandomActor(center, spread, task.command, space.largest_change, hands)
+    if job.source == "proposal":
+        if job.proposal is None:
+            raise ValueError("a job with source 'proposal' needs a proposal")
+        proposal = Proposal(ProposalConfig.model_validate(job.proposal[0]))
+        proposal.load_state_dict(job.proposal[1])
+        return ProposalActor(proposal, task, hands, job.noises)
+    if job.source == "oracle":
+        from twinloop_sim.oracle import TrueDynamics
+
+        truth = TrueDynamics(cell)
+        planner = planners.make(job.planner_name, truth, task, 0, **job.planner)
+        return PlannedActor(planner, task, hands, job.noises, see=truth.observe)
+    if job.source == "model":
+        if job.model is None:
+            raise ValueError("a job with source 'model' needs a model")
+        model = from_tensors(*job.model)
+        planner = planners.make(job.planner_name, model, task, 0, **job.planner)
+        return PlannedActor(planner, task, hands, job.noises)
+    raise ValueError(f"source is {job.source!r}, expected random, oracle, proposal or model")
