@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from twinloop.models.baoding import new_model
+from twinloop.paths import share
 from twinloop.planners.base import Planner
 from twinloop.planners.icem import colouring
 from twinloop.planners.knots import basis
 from twinloop.planners.space import ActionSpace
 
-from twinloop import planners
+from twinloop import planners, tasks
 
 torch.set_num_threads(1)
 every_planner = pytest.mark.parametrize("name", planners.available())
@@ -249,6 +252,19 @@ def test_an_unknown_planner_is_refused_with_those_there_are() -> None:
         planners.load_config("spam")
 
 
+def test_the_launch_file_takes_the_default_planner_and_names_them_all() -> None:
+    launch = ElementTree.parse(share("launch", "baoding.launch.xml"))
+    (argument,) = (a for a in launch.iter("arg") if a.get("name") == "planner")
+    assert argument.get("default") == planners.DEFAULT
+    assert all(name in argument.get("description") for name in planners.available())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="no CUDA device"):
+        planners.make("mppi", new_model(0, 2, (8,)), tasks.make("baoding"), 0, device="cuda")
+
+
 def test_a_task_may_have_settings_of_its_own(tmp_path, monkeypatch) -> None:
     for name, text in {
         "planner/mppi.yaml": planners_file("mppi"),
@@ -268,8 +284,6 @@ def test_a_task_may_have_settings_of_its_own(tmp_path, monkeypatch) -> None:
 
 
 def planners_file(name: str) -> str:
-    from twinloop.paths import share
-
     return share("config", "planner", f"{name}.yaml").read_text()
 
 

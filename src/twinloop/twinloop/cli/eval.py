@@ -21,6 +21,7 @@ from twinloop.cli.options import (
     command_line,
     model_folder,
     require_goal,
+    require_planner,
     require_task,
     run_folder,
 )
@@ -36,6 +37,10 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the first episode; the next count up.", min=0)] = 0,
     twin: Annotated[Engine, typer.Option(help="Engine of the simulated twin.")] = Engine.mujoco,
     goal: Goal = "",
+    planner: Annotated[
+        str | None,
+        typer.Option(help="One of twinloop.planners; the default one.", show_default=False),
+    ] = None,
     hands: Hands = 1,
     workers: Workers = None,
     out: Annotated[
@@ -59,6 +64,7 @@ def evaluate(
     from twinloop.reporting.report import Run
 
     require_goal(task, goal)
+    require_planner(planner)
     loaded, contract = load_or_refuse(chosen, task)
     folder = run_folder(out, "eval")
     began_s = time.monotonic()
@@ -69,6 +75,7 @@ def evaluate(
         steps=steps,
         engine=twin.value,
         goal=goal,
+        planner=planner,
         hands=hands,
         workers=workers,
         bags=folder / "bags",

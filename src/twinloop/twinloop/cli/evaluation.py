@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -41,6 +42,7 @@ def run_episodes(
     steps: int,
     engine: str,
     goal: str,
+    planner: str | None = None,
     hands: int,
     workers: int | None,
     bags: Path,
@@ -55,6 +57,7 @@ def run_episodes(
         steps: control steps of an episode.
         engine: `mujoco` or `pybullet`.
         goal: of the task.
+        planner: one of twinloop.planners; None for the default one.
         hands: planned as one batch in each process.
         workers: processes; None for one a core, but no more than there is work for.
         bags: folder for the bags.
@@ -64,7 +67,9 @@ def run_episodes(
     parts = [tuple(seeds[start : start + hands]) for start in range(0, len(seeds), hands)]
     workers = min(workers or len(os.sched_getaffinity(0)), len(parts))
     tensors = (model.model.config_json(), model.model.state_tensors())
-    jobs = [Job("model", part, steps, goal, hands, engine=engine, model=tensors) for part in parts]
+    job = Job("model", (), steps, goal, hands, engine=engine, model=tensors)
+    job = replace(job, planner_name=planner or job.planner_name)
+    jobs = [replace(job, seeds=part) for part in parts]
     done = taken = 0
     with (
         WorkProgress(console, len(seeds), "episodes") as progress,

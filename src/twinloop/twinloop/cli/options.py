@@ -63,6 +63,14 @@ def require_goal(task: str, goal: str) -> None:
         raise CommandError(str(error)) from error
 
 
+def require_planner(name: str | None) -> None:
+    """Refuse the name of a planner that is not there; raises CommandError."""
+    from twinloop import planners
+
+    if name is not None and name not in planners.available():
+        raise CommandError(f"no planner {name!r}; there are {', '.join(planners.available())}")
+
+
 def command_line() -> str:
     """Return what the user typed, as reports and lineages name it."""
     return shlex.join(["twinloop", *sys.argv[1:]])

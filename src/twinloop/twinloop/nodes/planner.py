@@ -39,7 +39,13 @@ class PlannerNode(Node):
 
     parameters = (
         ParameterSpec("task", "baoding", "Task, and contract, that is planned for"),
-        ParameterSpec("planner", "mppi", "Planner, one of those in twinloop.planners"),
+        ParameterSpec(
+            "planner",
+            planners.DEFAULT,
+            "Planner, one of those in twinloop.planners",
+            choices=tuple(planners.available()),
+        ),
+        ParameterSpec("device", "cpu", "Where plans are made", choices=("cpu", "cuda")),
         ParameterSpec("model", SHIPPED, "Folder of the model, or 'shipped'"),
         ParameterSpec("registry", "", "Registry whose current model is used, if it has one"),
         ParameterSpec("seed", 0, "Seed of the planner's noise", 0, 2**31 - 1),
@@ -70,7 +76,9 @@ class PlannerNode(Node):
         path = self._model_path()
         model, self._version = self._slot.load(path)
         task = tasks.make(name, "ccw")
-        planner = planners.make(self.param("planner"), model, task, self.param("seed"))
+        planner = planners.make(
+            self.param("planner"), model, task, self.param("seed"), device=self.param("device")
+        )
         self._loop = ControlLoop(contract, planner)
         self._warm_up()
         pace = self.param("rtf")

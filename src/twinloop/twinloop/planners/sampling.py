@@ -58,7 +58,7 @@ class SamplingPlanner(ABC, Generic[C]):
     the task or the number of robots has changed.
 
     Raises:
-        ValueError: model, task and space are of different sizes.
+        ValueError: model and task are of different sizes, or there is no CUDA device.
     """
 
     Config: ClassVar[type[SamplingConfig]]
@@ -78,6 +78,8 @@ class SamplingPlanner(ABC, Generic[C]):
                 f"model observes {model.observation_size} elements, "
                 f"task {task.name} has {task.observation_size}"
             )
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', and torch finds no CUDA device; use 'cpu'")
         self.config = config
         self.device = torch.device(device)
         self.largest_change = space.largest_change
