@@ -37,6 +37,7 @@ class ClawValveConfig(EnsembleConfig):
     # Where fingertips usually are about the valve: distance from its axis, and below the claw.
     tip_radius_m: float = Field(default=0.06, gt=0)
     tip_depth_m: float = Field(default=0.20, gt=0)
+    valve_weight: float = Field(default=3.0, gt=0)  # of the valve's errors, beside the joints'
     reach_m: float = Field(default=0.02, gt=0)  # unit of distances from there
 
     @model_validator(mode="after")
@@ -94,6 +95,8 @@ class ClawValve(Ensemble):
                 scale[where] = scale[where].view(parts, -1).square().mean(0).sqrt().repeat(parts)
             mean = self.observation_mean[where].view(parts, -1)
             self.observation_mean[where] = mean.mean(0).repeat(parts)
+        for valve in (c.valve_angle, c.valve_velocity):
+            self.difference_scale[slice(*valve)] /= c.valve_weight
         for scale, mean_too in ((self.action_scale, False), (self.action_mean, True)):
             rows = scale.view(c.fingers, -1)
             shared = rows.mean(0) if mean_too else rows.square().mean(0).sqrt()

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
+from twinloop.models import layers
 from twinloop.models.base import ModelInvalid, check_tensors
 from twinloop.models.layers import BatchedMLP
 from twinloop.models.proposal import Proposal, ProposalConfig
@@ -31,6 +32,8 @@ class EnsembleConfig(BaseModel):
     hidden: tuple[int, ...] = (250, 250)
     # observation[known[0]:known[1]] after a step equals the action; None where nothing is known
     known: tuple[int, int] | None = None
+    # observation[constant[0]:constant[1]] stays as it is, such as a goal; None: nothing does
+    constant: tuple[int, int] | None = None
     # a policy that goes with the model, about whose actions a planner may sample
     proposal: ProposalConfig | None = None
 
@@ -42,6 +45,12 @@ class EnsembleConfig(BaseModel):
                 raise ValueError(
                     f"known is {self.known}, expected a range of {self.action_size} elements in "
                     f"[0, {self.observation_size}]"
+                )
+        if self.constant is not None:
+            start, stop = self.constant
+            if not 0 <= start < stop <= self.observation_size:
+                raise ValueError(
+                    f"constant is {self.constant}, expected a range in [0, {self.observation_size}]"
                 )
         proposal = self.proposal
         if proposal is not None and (proposal.observation_size, proposal.action_size) != (
@@ -103,8 +112,9 @@ class Ensemble(nn.Module):
     def predicted(self) -> Tensor:
         """Return which elements are predicted: bool [O]."""
         mask = torch.ones(self.observation_size, dtype=torch.bool)
-        if self.config.known is not None:
-            mask[slice(*self.config.known)] = False
+        for given in (self.config.known, self.config.constant):
+            if given is not None:
+                mask[slice(*given)] = False
         return mask
 
     def with_proposal(self, proposal: Proposal) -> Self:
@@ -128,15 +138,45 @@ class Ensemble(nn.Module):
         following = observation + self._difference(observation, action) * self.difference_scale
         if self.config.known is not None:
             following[..., slice(*self.config.known)] = action  # shared by members if [N, A]
+        if self.config.constant is not None:
+            constant = slice(*self.config.constant)
+            following[..., constant] = observation[..., constant]
         return following
 
     def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
         """Predict H steps open loop, members apart: [E, N, O], [H, N, A] -> [H, E, N, O]."""
+        if type(self)._difference is Ensemble._difference and not torch.is_grad_enabled():
+            return self._rollout_folded(observation, actions)
         states = []
         for action in actions:
             observation = self.predict(observation, action)
             states.append(observation)
         return torch.stack(states)
+
+    def _rollout_folded(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """Do the same with the scales worked into the weights and each step written in place.
+
+        All steps lie in one block of rows (observation, action), each of which is what the network
+        reads; little is left to do beside the matrix products.
+        """
+        maps = self.network.folded(
+            torch.cat([self.observation_mean, self.action_mean]),
+            torch.cat([self.observation_scale, self.action_scale]),
+            self.difference_scale,
+        )
+        size, (horizon, rows, _) = self.observation_size, actions.shape
+        steps = observation.new_empty((horizon + 1, self.members, rows, size + self.action_size))
+        states = steps[..., :size]
+        states[0] = observation
+        steps[:-1, ..., size:] = actions[:, None]
+        for h in range(horizon):
+            torch.add(states[h], layers.apply(maps, steps[h]), out=states[h + 1])
+            if self.config.known is not None:
+                states[h + 1, ..., slice(*self.config.known)] = actions[h]
+            if self.config.constant is not None:
+                constant = slice(*self.config.constant)
+                states[h + 1, ..., constant] = states[h, ..., constant]
+        return states[1:]
 
     def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return normalised differences: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""

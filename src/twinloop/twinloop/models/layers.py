@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+AffineMap = tuple[Tensor, Tensor]  # weight [E, in, out] and bias [E, 1, out]
+
 
 class BatchedLinear(nn.Module):
     """E affine maps at once: [E, N, in] -> [E, N, out], each member with its own weights."""
@@ -56,3 +58,25 @@ class BatchedMLP(nn.Module):
             x = torch.relu_(layer(x))
         out: Tensor = self.layers[-1](x)
         return out
+
+    def folded(self, mean: Tensor, scale: Tensor, output_scale: Tensor) -> list[AffineMap]:
+        """Return layers that take raw inputs and give scaled outputs.
+
+        They are those of `output_scale * self((x - mean) / scale)`, with the scales worked into the
+        weights; ReLU stands between them.
+        """
+        maps = [(layer.weight, layer.bias) for layer in self.layers]
+        weight, bias = maps[0]
+        weight = weight / scale[:, None]
+        maps[0] = weight, bias - mean @ weight[:, None]
+        weight, bias = maps[-1]
+        maps[-1] = weight * output_scale, bias * output_scale
+        return maps
+
+
+def apply(maps: list[AffineMap], x: Tensor) -> Tensor:
+    """Return what folded layers make of their input: [E, N, in] -> [E, N, out]."""
+    for weight, bias in maps[:-1]:
+        x = torch.baddbmm(bias, x, weight).relu_()
+    weight, bias = maps[-1]
+    return torch.baddbmm(bias, x, weight)
