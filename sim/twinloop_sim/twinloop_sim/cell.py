@@ -20,7 +20,7 @@ A node goes tick by tick, with a command guard of its own in front::
     cell = Cell(1, engine)
     cell.reset([seed])
     tick = cell.tick(guard.tick(...)[None])  # 10 ms with these joint targets [1, 24]
-    tick.state.q[0], tick.state.qd[0]        # joint_states, stamped at the end of the tick
+    cell.joint_position[0]                   # joint_states, stamped at the end of the tick
     tick.sample                              # tracked balls delivered in this tick, or None;
                                              # exposed at sample.tick * cell.tick_s after the reset
     cell.truth()                             # for evaluation only
@@ -28,6 +28,7 @@ A node goes tick by tick, with a command guard of its own in front::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ from twinloop.safety.ramp import Ramp
 from twinloop_sim.settings import SceneSettings
 from twinloop_sim.tracker_standin import Sample, TrackerStandin, TrackerState, into_palm
 from twinloop_sim.twin import JOINTS, Array, State, make_batch
+from twinloop_sim.variation import MAX_DELAY_TICKS, Variation, delayed
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class CellState:
         physics: what the engine needs, one string a hand.
         ramp: command ramps [K, taps, 24], rad.
         command: goals in force [K, 24], rad.
+        waiting: targets that have not reached the servos [K, D, 24], rad.
         tracker: state of the tracker.
         held: last usable ball sample, position and velocity [K, 2, 2, 3].
         held_ticks: age of that sample, ticks [K].
@@ -75,6 +78,7 @@ class CellState:
     physics: list[bytes]
     ramp: Array
     command: Array
+    waiting: Array
     tracker: TrackerState
     held: Array
     held_ticks: NDArray[np.int64]
@@ -89,9 +93,11 @@ class Cell:
         threads: threads that share the physics (MuJoCo).
         joint_speed: largest speed that a command may ask for, rad/s; default: the contract's.
         scene: default: config/twin/scene.yaml.
+        variations: how each hand differs from the nominal one; default: not at all.
 
     Raises:
-        ValueError: an unknown engine, fewer than one hand, a joint speed that is not positive.
+        ValueError: an unknown engine, fewer than one hand, a joint speed that is not positive,
+            variations of another number of hands or on an engine that knows none.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class Cell:
         threads: int = 1,
         joint_speed: float | None = None,
         scene: SceneSettings | None = None,
+        variations: Sequence[Variation] | None = None,
     ) -> None:
         self.contract: Contract = load("baoding")
         self.hands = hands
@@ -118,9 +125,21 @@ class Cell:
         self.command = np.zeros((hands, JOINTS))
         self._held = np.zeros((hands, 2, 2, 3))
         self._held_at = np.zeros(hands, dtype=np.int64)
+        self._waiting = np.zeros((hands, MAX_DELAY_TICKS, JOINTS))
+        if variations is not None:
+            self.vary(None, variations)
         self.tick_count = 0
         self.state = self.twin.state()
         self.reset(np.zeros(hands, dtype=int))
+
+    def vary(self, hands: ArrayLike | None, variations: Sequence[Variation]) -> None:
+        """Let hands [K], or all, differ from the nominal one; they have to be reset next.
+
+        Raises:
+            ValueError: another number of variations than of hands, or an engine that knows none.
+        """
+        self.twin.vary(hands, variations)
+        self._tracker.offset_m = self.twin.differences.tracker_bias
 
     def make_ramp(self, rows: int) -> Ramp:
         """Return a ramp like that of the cell's guard, for `rows` hands."""
@@ -151,8 +170,10 @@ class Cell:
         elif start == "cup":
             self.state = self.twin.reset(seeds, hands)
             # Servos give way under the load: the targets stand where the reset put them.
-            self._replace_command(chosen, self.twin.rest[chosen])
+            offset = self.twin.differences.joint_offset[chosen]
+            self._replace_command(chosen, self.twin.rest[chosen] + offset)
             self.ramp.reset(self.command[chosen], chosen)
+            self._waiting[chosen] = self.command[chosen, None]
         else:
             raise ValueError(f"start is {start!r}, expected 'cup' or a CellState")
         sample = self._tracker.reset(seeds, self.state, self.tick_count, chosen)
@@ -175,7 +196,7 @@ class Cell:
         for tick in range(self.period_ticks):
             goal = before if tick < self.delay_ticks else self.command
             targets[:, tick] = self.ramp.step(goal)
-        states = self.twin.step(targets)
+        states = self._move(targets)
         for tick in range(self.period_ticks):
             now = self.state if tick == 0 else states[:, tick - 1]
             self._follow(now)
@@ -186,8 +207,14 @@ class Cell:
         """Advance one tick with joint targets [N, 24], rad, that passed a guard and its ramp."""
         ctrl = np.asarray(targets, dtype=np.float64)
         before = self.state
-        self.state = self.twin.step(ctrl[:, None])[:, -1]
+        self.state = self._move(ctrl[:, None])[:, -1]
         return Tick(self.state, self._follow(before))
+
+    def _move(self, targets: Array) -> State:
+        """Advance the hands under what servos are sent [N, T, 24], rad; returns states [N, T]."""
+        differences = self.twin.differences
+        arriving, self._waiting = delayed(self._waiting, targets, differences.delay)
+        return self.twin.step(arriving - differences.joint_offset[:, None])
 
     def limit(self, action: ArrayLike, previous: Array) -> Array:
         """Return the goal [..., 24] that a guard makes of requested targets [..., 24], rad.
@@ -206,13 +233,24 @@ class Cell:
         """Return observations [N, 84] from what is available now, laid out by the contract."""
         return self.contract.pack(
             {
-                "joint_position": self.state.q,
+                "joint_position": self.joint_position,
                 "joint_velocity": self.state.qd,
                 "command": self.command,
                 "ball_position": self._held[:, 0].reshape(self.hands, 6),
                 "ball_velocity": self._held[:, 1].reshape(self.hands, 6),
             }
         )
+
+    @property
+    def joint_position(self) -> Array:
+        """What the encoders tell [N, 24], rad."""
+        return np.asarray(self.state.q + self.twin.differences.joint_offset)
+
+    @property
+    def waiting(self) -> Array:
+        """Targets sent in the last ticks, some of which may not have reached the servos
+        [N, D, 24], rad."""
+        return self._waiting.copy()
 
     @property
     def sample_age_s(self) -> Array:
@@ -238,6 +276,7 @@ class Cell:
             [physics[hand] for hand in chosen],
             np.moveaxis(self.ramp.state(), 0, 1)[chosen],
             self.command[chosen],
+            self._waiting[chosen],
             self._tracker.state(chosen),
             self._held[chosen],
             self.tick_count - self._held_at[chosen],
@@ -257,6 +296,7 @@ class Cell:
         ramp[chosen] = state.ramp
         self.ramp.set_state(np.moveaxis(ramp, 1, 0))
         self._replace_command(chosen, state.command)
+        self._waiting[chosen] = state.waiting
         self._tracker.set_state(state.tracker, self.tick_count, chosen)
         self._held[chosen] = state.held
         self._held_at[chosen] = self.tick_count - state.held_ticks

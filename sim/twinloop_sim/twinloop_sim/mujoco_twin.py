@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+
 import mujoco
 import numpy as np
 from mujoco import rollout
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from twinloop_sim.description import hand_joint_names, hand_urdf, joint_prefix
 from twinloop_sim.kinematics import palm_chain
 from twinloop_sim.rotations import quaternion_from_matrix
 from twinloop_sim.settings import MujocoSettings, SceneSettings, mujoco_settings
 from twinloop_sim.twin import JOINTS, Array, BatchTwin, State, start_state
+from twinloop_sim.variation import Variation
 
 PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 _TAG = b"twinloop/mujoco/1\n"
@@ -70,6 +74,22 @@ def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjMode
     return spec.compile()
 
 
+def varied(model: mujoco.MjModel, variation: Variation) -> mujoco.MjModel:
+    """Return a copy of a model with what a variation says of its physics."""
+    model = copy(model)
+    for index in range(2):
+        ball = model.body(f"ball{index}").id
+        model.body_mass[ball] *= variation.ball_mass
+        model.body_inertia[ball] *= variation.ball_mass
+    if variation.friction is not None:
+        model.geom_friction[:, 0] = variation.friction
+    model.actuator_gainprm[:, 0] *= variation.actuator_gain
+    model.actuator_biasprm[:, 1] *= variation.actuator_gain
+    # What was derived from the masses is derived anew.
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
 def _option(kind: str, name: str) -> int:
     enum = {"mjINT": mujoco.mjtIntegrator, "mjCONE": mujoco.mjtCone}[kind]
     return int(getattr(enum, f"{kind}_{name.upper()}"))
@@ -99,6 +119,7 @@ class MujocoBatch(BatchTwin):
         settings = settings or mujoco_settings()
         self.substeps = settings.substeps
         self.model = build_model(self.scene, settings)
+        self._models: list[mujoco.MjModel] | None = None  # one a hand; None: all are nominal
         used = min(threads, hands)
         self._data = [mujoco.MjData(self.model) for _ in range(used)]
         self._pool = rollout.Rollout(nthread=used if used > 1 else 0)
@@ -106,14 +127,27 @@ class MujocoBatch(BatchTwin):
         self.physics = np.zeros((hands, self.state_size))
         self.physics[:] = self._start(0)
 
+    def vary(self, hands: ArrayLike | None, variations: Sequence[Variation]) -> None:
+        chosen = self.select(None, hands)
+        if len(variations) != len(chosen):
+            raise ValueError(
+                f"mujoco twin: {len(chosen)} hands need as many variations, got {len(variations)}"
+            )
+        self.differences.replace(chosen, variations)
+        models = self._models or [self.model] * self.hands
+        for hand, variation in zip(chosen, variations, strict=True):
+            models[hand] = varied(self.model, variation)
+        self._models = models
+
     def reset(self, seeds: ArrayLike, hands: ArrayLike | None = None) -> State:
         chosen = self.select(seeds, hands)
         starts = np.stack([self._start(int(seed)) for seed in np.atleast_1d(seeds)])
+        starts[:, 1 : 1 + JOINTS] -= self.differences.joint_offset[chosen]
         self.rest[chosen] = starts[:, 1 : 1 + JOINTS]
         ticks = round(self.scene.reset.settle_s / self.tick_s)
         if ticks:
             ctrl = np.repeat(starts[:, None, 1 : 1 + JOINTS], ticks, axis=1)
-            starts = self.advance(starts, ctrl)[:, -1]
+            starts = self.advance(starts, ctrl, np.asarray(chosen))[:, -1]
             starts[:, 0] = 0.0
         self._replace(chosen, starts)
         return self.state()
@@ -140,14 +174,25 @@ class MujocoBatch(BatchTwin):
         self.physics = states[:, -1].copy()
         return self.decode(states)
 
-    def advance(self, physics: Array, ctrl: Array) -> Array:
+    def advance(
+        self, physics: Array, ctrl: Array, hands: NDArray[np.integer] | None = None
+    ) -> Array:
         """Roll physical states [M, S] forward under targets [M, T, 24]; returns [M, T, S].
 
         The twin's own state stays as it is: planners roll samples out with this.
+
+        Args:
+            physics: where to start from.
+            ctrl: what the servos are told, rad.
+            hands: whose variation each row has [M]; default: the twin's hands, in order.
         """
+        model = self.model
+        if self._models is not None:
+            rows = range(self.hands) if hands is None else hands
+            model = [self._models[hand] for hand in rows]
         if self.substeps > 1:
             ctrl = np.repeat(ctrl, self.substeps, axis=1)
-        states, _ = self._pool.rollout(self.model, self._data, physics, ctrl)
+        states, _ = self._pool.rollout(model, self._data, physics, ctrl)
         return states[:, self.substeps - 1 :: self.substeps]
 
     def state(self) -> State:

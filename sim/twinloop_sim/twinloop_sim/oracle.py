@@ -25,6 +25,7 @@ from twinloop_sim.cell import Cell
 from twinloop_sim.mujoco_twin import MujocoBatch
 from twinloop_sim.tracker_standin import into_palm
 from twinloop_sim.twin import JOINTS, Array, State
+from twinloop_sim.variation import delayed
 
 
 class TrueDynamics:
@@ -49,7 +50,7 @@ class TrueDynamics:
 
     def observe(self) -> NDArray[np.float32]:
         """Return what the hands would observe if the tracker were perfect [B, O]."""
-        return self._pack(self.cell.state, self.cell.command)
+        return self._pack(self.cell.state, self.cell.command, np.arange(self.cell.hands))
 
     def predict(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the observations a step later: [1, N, O], [1, N, A] (or [N, A]) -> [1, N, O]."""
@@ -79,11 +80,16 @@ class TrueDynamics:
                 if tick == cell.delay_ticks:
                     goal = commands[step]
                 ctrl[:, step, tick] = ramp.step(goal)
-        start = np.repeat(self._twin.physics, copies, axis=0)
-        physics = self._twin.advance(start, ctrl.reshape(rows, -1, JOINTS))
+        hands = np.repeat(np.arange(cell.hands), copies)
+        differences = self._twin.differences
+        arriving, _ = delayed(
+            cell.waiting[hands], ctrl.reshape(rows, -1, JOINTS), differences.delay[hands]
+        )
+        arriving -= differences.joint_offset[hands, None]
+        physics = self._twin.advance(self._twin.physics[hands], arriving, hands)
         physics = physics[:, cell.period_ticks - 1 :: cell.period_ticks]
         states = self._twin.decode(physics.swapaxes(0, 1))
-        return torch.from_numpy(self._pack(states, commands))[:, None]
+        return torch.from_numpy(self._pack(states, commands, hands))[:, None]
 
     def config_json(self) -> dict[str, Any]:
         return {"kind": "true_dynamics"}
@@ -91,12 +97,15 @@ class TrueDynamics:
     def state_tensors(self) -> dict[str, Tensor]:
         return {}
 
-    def _pack(self, states: State, command: Array) -> NDArray[np.float32]:
+    def _pack(
+        self, states: State, command: Array, hands: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
+        """Return observations of states [..., N] of these hands [N]."""
         position, velocity = into_palm(states)
         lead = states.q.shape[:-1]
         return self.cell.contract.pack(
             {
-                "joint_position": states.q,
+                "joint_position": states.q + self._twin.differences.joint_offset[hands],
                 "joint_velocity": states.qd,
                 "command": command,
                 "ball_position": position.reshape(*lead, 6),

@@ -94,6 +94,7 @@ class TrackerStandin:
         self._seed = np.zeros(hands, dtype=np.int64)
         self._frame = np.zeros(hands, dtype=np.int64)
         self._bias = np.zeros((hands, 2, 3))
+        self.offset_m = np.zeros((hands, 3))  # constant error, world axes
         self._noise: list[dict[int, Array]] = [{} for _ in range(hands)]
         self._pending: list[Sample] = []
         self._last_tick = LAST_FRAME_TICK
@@ -118,7 +119,8 @@ class TrackerStandin:
             self._bias[hand] = _BIAS_STD_M * _shared(self._draw(hand)[6:])
         noise = np.stack([self._draw(hand)[:6].reshape(2, 3) for hand in hands])
         self._frame[hands] += 1
-        seen = state.ball_position[hands] + self._bias[hands] + _NOISE_STD_M * noise
+        seen = state.ball_position[hands] + self.offset_m[hands, None]
+        seen += self._bias[hands] + _NOISE_STD_M * noise
         self._filter.reset(seen, hands)
         self._pending.clear()
         self._last_tick = last
@@ -140,7 +142,8 @@ class TrackerStandin:
         self._bias = keep * self._bias + kick * _shared(drawn[:, 6:])
         noise = _NOISE_STD_M * drawn[:, :6].reshape(-1, 2, 3)
         noise /= np.maximum(fraction, _LEAST_VISIBLE)[..., None]
-        self._filter.update(dt, state.ball_position + self._bias + noise, fraction)
+        seen = state.ball_position + self.offset_m[:, None] + self._bias + noise
+        self._filter.update(dt, seen, fraction)
         self._last_tick = tick
         self._pending.append(self._sample(state, tick, fraction))
 

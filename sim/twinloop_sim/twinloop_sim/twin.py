@@ -8,6 +8,7 @@ World frame: z up, metres. Quaternions are w, x, y, z. Joints are in the order o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,9 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from twinloop.robots.hand24 import HAND24
 
 from twinloop_sim.settings import SceneSettings, scene_settings
-
-Array = NDArray[np.float64]
-JOINTS = len(HAND24.joint_names)
+from twinloop_sim.variation import JOINTS, Array, Differences, Variation
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,19 @@ class BatchTwin(ABC):
         self.tick_s = self.scene.tick_s
         # Joint targets [N, 24], rad, with which the hands stand still after their reset.
         self.rest = np.tile(HAND24.poses["cup"], (hands, 1))
+        self.differences = Differences(hands)
+
+    def vary(self, hands: ArrayLike | None, variations: Sequence[Variation]) -> None:
+        """Let hands differ from the nominal one, from their next reset on.
+
+        Args:
+            hands: which [K]; None for all.
+            variations: one a hand.
+
+        Raises:
+            ValueError: another number of variations than of hands, or an engine that cannot.
+        """
+        raise ValueError(f"{self.name} twin: hands cannot be varied, only those of mujoco can")
 
     @abstractmethod
     def reset(self, seeds: ArrayLike, hands: ArrayLike | None = None) -> State:

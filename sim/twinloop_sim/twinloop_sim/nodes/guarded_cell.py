@@ -120,7 +120,7 @@ class GuardedCell:
         begin_ns = self.sim_ns - self.cell.tick_count * self._tick_ns
         tick = self.cell.tick(setpoint[None])
         self.sim_ns += self._tick_ns
-        position, velocity = tick.state.q[0], tick.state.qd[0]
+        position, velocity = self.cell.joint_position[0], tick.state.qd[0]
         if not (np.isfinite(position).all() and np.isfinite(velocity).all()):
             raise FloatingPointError("the simulation has diverged: joint states are not finite")
         balls = None
@@ -173,12 +173,12 @@ class GuardedCell:
             np.ones(2),
             np.zeros(2, dtype=np.bool_),
         )
-        state = self.cell.state
-        return CellReading(self.now_ns, state.q[0], state.qd[0], self.guard.applied, balls, True)
+        joints = self.cell.joint_position[0], self.cell.state.qd[0]
+        return CellReading(self.now_ns, *joints, self.guard.applied, balls, True)
 
     def rearm(self, steady_s: float) -> tuple[bool, str]:
         """End a stop; the joints stay where they stand. See `CommandGuard.rearm`."""
-        return self.guard.rearm(self.cell.state.q[0], self.now_ns, steady_s)
+        return self.guard.rearm(self.cell.joint_position[0], self.now_ns, steady_s)
 
     def _next_period(self, time_ns: int) -> int:
         return -(-time_ns // self._period_ns) * self._period_ns

@@ -26,6 +26,7 @@ from twinloop_sim.nodes.messages import nanoseconds
 from twinloop_sim.nodes.outputs import Outputs
 from twinloop_sim.nodes.pacing import LockStep, Pace
 from twinloop_sim.twin import ENGINES
+from twinloop_sim.variation import gap
 
 _WATCH_S = 0.02
 _LOOKS = 5  # at the pace, for each tick
@@ -57,6 +58,12 @@ class TwinNode(Node):
         ParameterSpec(
             "joint_speed", 0.0, "Speed cap of commands [rad/s]; 0: the contract's", 0.0, 10.0
         ),
+        ParameterSpec(
+            "variation",
+            "",
+            "Another robot to play: a name in config/twin, such as gap; empty: the nominal one",
+        ),
+        ParameterSpec("variation_seed", 0, "Sets the variation's signs", 0, 2**31 - 1),
         ParameterSpec(
             "command_max_age_s",
             _DEFAULTS.max_age_s,
@@ -108,7 +115,9 @@ class TwinNode(Node):
 
     def configure(self) -> None:
         engine, speed = self.param("engine"), self.param("joint_speed")
-        cell = Cell(1, engine, joint_speed=speed or None)
+        name = self.param("variation")
+        variations = [gap(name).draw(self.param("variation_seed"))] if name else None
+        cell = Cell(1, engine, joint_speed=speed or None, variations=variations)
         settings = GuardSettings(
             tick_s=cell.tick_s,
             period_s=cell.contract.period_s,
