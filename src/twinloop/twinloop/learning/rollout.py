@@ -25,12 +25,12 @@ Array = NDArray[np.floating]
 
 
 class Hands(Protocol):
-    """What a rollout needs of `twinloop_sim.cell.Cell`."""
+    """What a rollout needs of a cell of `twinloop_sim.cells`."""
 
     hands: int
     command: NDArray[np.float64]
 
-    def reset(self, seeds: Any, start: Any = "cup", hands: Any = None) -> NDArray[np.float32]: ...
+    def reset(self, seeds: Any, start: Any = ..., hands: Any = None) -> NDArray[np.float32]: ...
 
     def step(self, action: Any) -> NDArray[np.float32]: ...
 
@@ -56,10 +56,16 @@ class EpisodeRecord:
 
     episode: Episode
     stop_reason: str  # completed | dropped | balls_lost
-    rotation_deg: float
+    score: float  # the task's measure of it, in its unit
     total_return: float  # minus the summed cost
     plan_ms: list[float] = field(default_factory=list)  # of each step
     disagreement: list[float] = field(default_factory=list)
+    succeeded: bool = False
+
+    @property
+    def rotation_deg(self) -> float:
+        """The score of tasks that turn things: how far."""
+        return self.score
 
 
 @dataclass
@@ -215,8 +221,7 @@ def episodes_as_they_end(
 
     A seed sets an episode's start, sensor noise and planner noise. Hands that have no episode left
     go on moving unrecorded until the last one ends. `start` gives a seed's start state (default:
-    balls at rest in the cup); `meta` goes into every episode's, with its id, seed, stop reason and
-    rotation.
+    the cell's own); `meta` goes into every episode's, with its id, seed, stop reason and score.
 
     Raises:
         ValueError: no seeds, repeated seeds, or fewer than one step.
@@ -233,8 +238,8 @@ def episodes_as_they_end(
             seed = next(waiting, None)
             if seed is None:
                 continue
-            state = "cup" if start is None else start(seed)
-            observations = cell.reset([seed], start=state, hands=[hand])
+            begin = {} if start is None else {"start": start(seed)}
+            observations = cell.reset([seed], hands=[hand], **begin)
             actor.start(hand, seed)
             running[hand] = _Running(seed, [observations[hand].copy()])
         idle = []
@@ -257,6 +262,11 @@ def episodes_as_they_end(
                 yield _record(run, task, reason, meta or {})
 
 
+def episode_id(source: str, seed: int) -> str:
+    """Return the name of an episode, unique among those of a run."""
+    return f"{source}-{seed:06d}"
+
+
 def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
     if failed:
         return "dropped"
@@ -265,18 +275,18 @@ def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
     return "completed" if is_over else ""
 
 
-def _record(run: _Running, task: Any, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
+def _record(run: _Running, task: Task, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
     observations = np.array(run.observations)
     actions = np.array(run.actions)
     seen = torch.from_numpy(observations)
     targets = task.targets(seen[:-1], 1)[:, 0]
     cost = task.cost(seen[1:], torch.from_numpy(actions), targets)
-    rotation = task.final_rotation_deg(observations)
+    score = task.score(observations)
     episode = Episode(
         observations,
         actions,
         {
-            "episode_id": f"{meta.get('source', 'rollout')}-{run.seed:06d}",
+            "episode_id": episode_id(str(meta.get("source", "rollout")), run.seed),
             "task": task.name,
             "goal": task.goal,
             "robot": task.contract.robot,
@@ -284,10 +294,17 @@ def _record(run: _Running, task: Any, reason: str, meta: dict[str, Any]) -> Epis
             "seed": run.seed,
             "dropped": reason == "dropped",
             "stop_reason": reason,
-            "rotation_deg": rotation,
+            "score": score,
+            **({"rotation_deg": score} if task.progress_unit == "deg" else {}),
             **meta,
         },
     )
     return EpisodeRecord(
-        episode, reason, rotation, -float(cost.sum()), run.plan_ms, run.disagreement
+        episode,
+        reason,
+        score,
+        -float(cost.sum()),
+        run.plan_ms,
+        run.disagreement,
+        succeeded=reason == "completed" and task.succeeded(episode),
     )

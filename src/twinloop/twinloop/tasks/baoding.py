@@ -92,7 +92,11 @@ class Baoding:
     """The task with one goal: to turn the balls `ccw` or `cw`; `ccw` for ""."""
 
     name = "baoding"
+    progress_unit = "deg"
+    episode_steps = 100
     goals = tuple(DIRECTIONS)
+    episode_steps = 100
+    progress_unit = "deg"
 
     def __init__(self, goal: str = "", config: BaodingConfig | None = None) -> None:
         goal = goal or self.goals[0]
@@ -200,6 +204,14 @@ class Baoding:
         failed = self.failed(torch.as_tensor(np.asarray(observations))).numpy()
         end = int(np.argmax(failed)) + 1 if failed.any() else len(observations)
         return float(self.rotation_deg(observations[:end])[-1])
+
+    def score(self, observations: NDArray[np.floating]) -> float:
+        """Return the final rotation [deg]."""
+        return self.final_rotation_deg(observations)
+
+    def score(self, observations: NDArray[np.floating]) -> float:
+        """Return the rotation at the end, or at the step of the drop [deg]: [T, O]."""
+        return self.final_rotation_deg(observations)
 
     def tracker(self) -> RotationTracker:
         """Return a fresh measure of a running episode's rotation."""
