@@ -95,8 +95,6 @@ class Baoding:
     progress_unit = "deg"
     episode_steps = 100
     goals = tuple(DIRECTIONS)
-    episode_steps = 100
-    progress_unit = "deg"
 
     def __init__(self, goal: str = "", config: BaodingConfig | None = None) -> None:
         goal = goal or self.goals[0]
@@ -207,10 +205,6 @@ class Baoding:
 
     def score(self, observations: NDArray[np.floating]) -> float:
         """Return the final rotation [deg]."""
-        return self.final_rotation_deg(observations)
-
-    def score(self, observations: NDArray[np.floating]) -> float:
-        """Return the rotation at the end, or at the step of the drop [deg]: [T, O]."""
         return self.final_rotation_deg(observations)
 
     def tracker(self) -> RotationTracker:

@@ -37,8 +37,6 @@ class Task(Protocol):
     contract: Contract
     observation_size: int
     action_size: int
-    episode_steps: int  # control steps of an episode
-    progress_unit: str  # of the score
     center: NDArray[np.float64]  # joint targets about which a task's motion is [A], rad
     command: slice  # where the previous command lies in the observation
     joint_position: slice  # where the joints that it commands lie
@@ -70,10 +68,6 @@ class Task(Protocol):
 
     def score(self, observations: NDArray[np.floating]) -> float:
         """Return what an episode is measured by, in the progress unit: [T, O]."""
-        ...
-
-    def score(self, observations: NDArray[np.floating]) -> float:
-        """Return how far an episode came by its end, in the task's own unit: [T, O]."""
         ...
 
     def succeeded(self, episode: Episode) -> bool:
