@@ -109,7 +109,8 @@ class ObjectCell:
         self._replace(chosen, states, command)
         self.ramp.reset(command, chosen)
         self.goal = self.goal.copy()
-        self.goal[chosen] = [start.goal for start in starts]
+        goals = np.stack([start.goal for start in starts])
+        self.goal[chosen] = self.scene.aim(goals, self.scene.pose(self.physics.qpos(states)))
         self.steps[chosen] = 0
 
     def step(self, action: ArrayLike) -> NDArray[np.float32]:

@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from twinloop.contract import Contract, load
 from twinloop.paths import share
 from twinloop.robots.base import Robot
+from twinloop.robots.hand24 import HAND24
 
 from twinloop_sim.cells.pose_tracker import Pose, Tracked, TrackerSettings
+from twinloop_sim.settings import mujoco_settings
 
 Array = NDArray[np.float64]
 PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
@@ -65,6 +67,10 @@ class Scene(ABC):
     @abstractmethod
     def start(self, rng: np.random.Generator) -> Start:
         """Draw where an episode begins."""
+
+    def aim(self, goal: Array, pose: Pose) -> Array:
+        """Return goals [K, G] where they are relative to the poses [K] of settled objects."""
+        return goal
 
     @abstractmethod
     def pose(self, qpos: Array) -> Pose:
@@ -154,6 +160,15 @@ def add_servo(
     actuator.set_to_position(kp=gain)
     actuator.forcelimited = True
     actuator.forcerange = (-torque, torque)
+
+
+def add_hand_servos(spec: mujoco.MjSpec) -> None:
+    """Drive the 24-joint hand as the Baoding twin does."""
+    servos = mujoco_settings().servo
+    for name in HAND24.joint_names:
+        servo = servos.wrist if "_WR" in name else servos.fingers
+        torque = 10.0 if "_WR" in name else 2.0
+        add_servo(spec, name, servo.gain, servo.damping, servo.armature, torque)
 
 
 def rng_of(seed: ArrayLike) -> np.random.Generator:

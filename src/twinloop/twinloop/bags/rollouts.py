@@ -15,10 +15,12 @@ from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.types import message_class
 from twinloop.bags.write import EpisodeWriter
 from twinloop.contract import Channel, Contract
+from twinloop.contract.poses import quaternion_of
 from twinloop.learning.episode import Episode
 
 _PLAN_STATS_TYPE = "twinloop_interfaces/msg/PlanStats"
 _MISSING = np.zeros(0)
+_NO_TURN = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
 Blocks = list[tuple[Channel, NDArray[np.float32]]]
 
 
@@ -193,10 +195,59 @@ def _balls(header: Any, blocks: Blocks) -> Any:
     )
 
 
+def _odometry(header: Any, blocks: Blocks) -> Any:
+    values = {channel.field: block for channel, block in blocks}
+    zero, covariance = np.zeros(3), np.zeros(36)
+    rotation = values.get("rotation", _NO_TURN)
+    twist = message_class("geometry_msgs/msg/Twist")(
+        linear=_vector3(values.get("linear", zero)), angular=_vector3(values.get("angular", zero))
+    )
+    return message_class("nav_msgs/msg/Odometry")(
+        header=header,
+        child_frame_id=header.frame_id,  # in which the twist is given
+        pose=message_class("geometry_msgs/msg/PoseWithCovariance")(
+            pose=_pose(values.get("position", zero), rotation), covariance=covariance
+        ),
+        twist=message_class("geometry_msgs/msg/TwistWithCovariance")(
+            twist=twist, covariance=covariance
+        ),
+    )
+
+
+def _pose_stamped(header: Any, blocks: Blocks) -> Any:
+    values = {channel.field: block for channel, block in blocks}
+    pose = _pose(values.get("position", np.zeros(3)), values.get("rotation", _NO_TURN))
+    return message_class("geometry_msgs/msg/PoseStamped")(header=header, pose=pose)
+
+
+def _path(header: Any, blocks: Blocks) -> Any:
+    stamped = message_class("geometry_msgs/msg/PoseStamped")
+    places = [(x, y, 0.0) for x, y in blocks[0][1].reshape(-1, 2)]
+    poses = [stamped(header=header, pose=_pose(np.array(place), _NO_TURN)) for place in places]
+    return message_class("nav_msgs/msg/Path")(header=header, poses=poses)
+
+
+def _pose(position: NDArray[np.floating], columns: NDArray[np.floating]) -> Any:
+    x, y, z = map(float, position)
+    w, i, j, k = quaternion_of(columns.astype(np.float64)).tolist()
+    return message_class("geometry_msgs/msg/Pose")(
+        position=message_class("geometry_msgs/msg/Point")(x=x, y=y, z=z),
+        orientation=message_class("geometry_msgs/msg/Quaternion")(w=w, x=i, y=j, z=k),
+    )
+
+
+def _vector3(values: NDArray[np.floating]) -> Any:
+    x, y, z = map(float, values)
+    return message_class("geometry_msgs/msg/Vector3")(x=x, y=y, z=z)
+
+
 _BUILDERS: dict[str, Callable[[Any, Blocks], Any]] = {
     "sensor_msgs/msg/JointState": _joint_state,
     "trajectory_msgs/msg/JointTrajectory": _trajectory,
     "twinloop_interfaces/msg/TrackedBallArray": _balls,
+    "nav_msgs/msg/Odometry": _odometry,
+    "geometry_msgs/msg/PoseStamped": _pose_stamped,
+    "nav_msgs/msg/Path": _path,
 }
 
 

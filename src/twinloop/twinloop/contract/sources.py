@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinloop.contract import poses
 from twinloop.contract.spec import Channel
 
 Values = NDArray[np.float64]
@@ -93,11 +94,32 @@ def _balls(channel: Channel, message: Any) -> Values:
     return np.array(values, dtype=np.float64)
 
 
+def _in_frame(read: Callable[[Channel, Any], Values]) -> Callable[[Channel, Any], Values]:
+    """Refuse messages of another frame or with another number of values than the channel's."""
+
+    def reader(channel: Channel, message: Any) -> Values:
+        found = message.header.frame_id
+        if found != channel.frame:
+            raise MalformedMessage(f"{channel.topic}: frame {found!r}, expected {channel.frame!r}")
+        values = read(channel, message)
+        if len(values) != len(channel.elements):
+            raise MalformedMessage(
+                f"{channel.topic}: {len(values)} values of {channel.field}, "
+                f"expected {len(channel.elements)}"
+            )
+        return values
+
+    return reader
+
+
 _SIN_COS: dict[str, Callable[[float], float]] = {"sin": np.sin, "cos": np.cos}
 _READERS: dict[str, Callable[[Channel, Any], Values]] = {
     "sensor_msgs/msg/JointState": _joint_state,
     "trajectory_msgs/msg/JointTrajectory": _trajectory,
     "twinloop_interfaces/msg/TrackedBallArray": _balls,
+    "nav_msgs/msg/Odometry": _in_frame(lambda c, m: poses.read_odometry(c.field, m)),
+    "geometry_msgs/msg/PoseStamped": _in_frame(lambda c, m: poses.read_pose(c.field, m)),
+    "nav_msgs/msg/Path": _in_frame(lambda _, m: poses.read_path(m)),
 }
 
 
