@@ -88,6 +88,19 @@ def test_members_start_from_different_weights_and_a_seed_fixes_them() -> None:
     assert not torch.equal(weight[0], weight[1])
 
 
+def test_a_rollout_for_planning_is_the_one_for_training_with_scales_and_constants() -> None:
+    sizes = {"observation_size": 7, "action_size": 2, "members": 2, "hidden": (16, 8)}
+    model = Ensemble(EnsembleConfig(**sizes, known=(3, 5), constant=(5, 7)), seed=1)
+    rows = 3.0 + 0.1 * torch.randn(50, 7)
+    model.normalise(rows, 1.0 + torch.randn(50, 2), rows + 0.2 * torch.randn(50, 7))
+    seen, actions = rows[:4].expand(2, -1, -1), torch.randn(5, 4, 2)
+    slow = model.rollout(seen, actions)
+    with torch.no_grad():
+        quick = model.rollout(seen, actions)
+    assert torch.allclose(quick, slow, atol=1e-4)
+    assert torch.equal(quick[..., 5:], seen[..., 5:].expand(5, -1, -1, -1))
+
+
 @pytest.mark.parametrize("make", [plain, baoding])
 def test_a_rollout_is_repeated_prediction_and_shared_actions_are_each_members_own(make) -> None:
     model = make()
