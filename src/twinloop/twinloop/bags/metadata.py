@@ -31,6 +31,8 @@ class EpisodeMetadata(BaseModel):
     task: str
     goal: str = ""
     """What was wanted of the task, such as `ccw`."""
+    places: tuple[float, ...] = ()
+    """Numbers that went with the goal, such as places; empty where it has none."""
     robot: str = ""
     source: str = ""
     """What the robot was: `mujoco`, `pybullet`, or a robot's name."""

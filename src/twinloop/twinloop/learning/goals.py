@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,10 @@ class Goals(Protocol):
 
     def of(self, episode: Episode) -> Sequence[float]:
         """Return the goal that an episode was after [G]."""
+        ...
+
+    def vector(self, task: Any) -> Sequence[float]:
+        """Return the goal of a task whose episode has begun [G]."""
         ...
 
     def targets(self, observation: Tensor, goal: Tensor) -> Tensor:
@@ -47,6 +51,9 @@ class OneGoal:
         self.task = task
 
     def of(self, episode: Episode) -> Sequence[float]:
+        return ()
+
+    def vector(self, task: Any) -> Sequence[float]:
         return ()
 
     def targets(self, observation: Tensor, goal: Tensor) -> Tensor:

@@ -205,6 +205,10 @@ class ExploringActor:
     def start(self, hand: int, seed: int) -> None:
         self._rng[hand] = np.random.default_rng([seed, 2])
 
+    def aim(self, hand: int, task: Task) -> None:
+        """Let a hand pursue this task, whose episode has begun."""
+        self.goal[hand] = torch.tensor(self.goals.vector(task))
+
     @torch.no_grad()
     def act(
         self, observations: NDArray[np.floating]

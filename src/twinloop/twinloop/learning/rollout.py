@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from twinloop.learning.episode import Episode
 from twinloop.models.proposal import Proposal
@@ -45,6 +46,10 @@ class Actor(Protocol):
         """Begin an episode of one hand."""
         ...
 
+    def aim(self, hand: int, task: Task) -> None:
+        """Let a hand pursue this task from now on; told once its episode has begun."""
+        ...
+
     def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
         """Return actions: [N, O] -> [N, A], and what planning them took."""
         ...
@@ -68,9 +73,33 @@ class EpisodeRecord:
         return self.score
 
 
+class Aims:
+    """The targets of N hands whose episodes may differ in what they are after."""
+
+    def __init__(self, task: Task, hands: int) -> None:
+        self._tasks = [task] * hands
+
+    def set(self, hand: int, task: Task) -> None:
+        """Let a hand pursue this task."""
+        self._tasks[hand] = task
+
+    def targets(self, observations: Tensor, horizon: int) -> Tensor:
+        """Return what each hand is to aim at: [N, O] -> [N, H, T]."""
+        first = self._tasks[0]
+        if all(task is first for task in self._tasks):
+            return first.targets(observations, horizon)
+        return torch.stack(
+            [
+                task.targets(row, horizon)
+                for task, row in zip(self._tasks, observations, strict=True)
+            ]
+        )
+
+
 @dataclass
 class _Running:
     seed: int
+    task: Task
     observations: list[Array]
     actions: list[Array] = field(default_factory=list)
     plan_ms: list[float] = field(default_factory=list)
@@ -95,7 +124,7 @@ class PlannedActor:
         see: Callable[[], Array] | None = None,
     ) -> None:
         self.planner = planner
-        self.task = task
+        self._aims = Aims(task, hands)
         self._see = see
         self._noise = CorrelatedNoise(
             hands, task.action_size, [noise * planner.largest_change for noise in noises]
@@ -106,11 +135,14 @@ class PlannedActor:
         self.planner.reset_row(hand, seed)
         self._noise.start(hand, seed)
 
+    def aim(self, hand: int, task: Task) -> None:
+        self._aims.set(hand, task)
+
     def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
         if self._see is not None:
             observations = self._see()
         seen = torch.as_tensor(observations, dtype=torch.float32)
-        targets = self.task.targets(seen, self.planner.horizon)
+        targets = self._aims.targets(seen, self.planner.horizon)
         actions, stats = self.planner.plan_batch(seen, targets)
         return actions.double().numpy() + self._noise.draw(), stats
 
@@ -122,7 +154,7 @@ class ProposalActor:
         self, proposal: Proposal, task: Task, hands: int, noises: Sequence[float] = (0.0,)
     ) -> None:
         self.proposal = proposal
-        self.task = task
+        self._aims = Aims(task, hands)
         config = proposal.config
         self._noise = CorrelatedNoise(
             hands, config.action_size, [noise * config.max_change for noise in noises]
@@ -131,10 +163,13 @@ class ProposalActor:
     def start(self, hand: int, seed: int) -> None:
         self._noise.start(hand, seed)
 
+    def aim(self, hand: int, task: Task) -> None:
+        self._aims.set(hand, task)
+
     def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
         seen = torch.as_tensor(observations, dtype=torch.float32)
         with torch.no_grad():
-            actions = self.proposal(seen, self.task.targets(seen, 1)[:, 0])
+            actions = self.proposal(seen, self._aims.targets(seen, 1)[:, 0])
         return actions.double().numpy() + self._noise.draw(), None
 
 
@@ -153,6 +188,9 @@ class RandomActor:
 
     def start(self, hand: int, seed: int) -> None:
         self._noise.start(hand, seed)
+
+    def aim(self, hand: int, task: Task) -> None:
+        """Nothing is aimed at."""
 
     def act(self, observations: Array) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
         previous = observations[:, self._command].astype(np.float64)
@@ -241,7 +279,10 @@ def episodes_as_they_end(
             begin = {} if start is None else {"start": start(seed)}
             observations = cell.reset([seed], hands=[hand], **begin)
             actor.start(hand, seed)
-            running[hand] = _Running(seed, [observations[hand].copy()])
+            begun = task.begin(torch.from_numpy(observations[hand]), seed)
+            if begun is not task:
+                actor.aim(hand, begun)
+            running[hand] = _Running(seed, begun, [observations[hand].copy()])
         idle = []
         if not running:
             break
@@ -259,7 +300,7 @@ def episodes_as_they_end(
             if reason:
                 del running[hand]
                 idle.append(hand)
-                yield _record(run, task, reason, meta or {})
+                yield _record(run, reason, meta or {})
 
 
 def episode_id(source: str, seed: int) -> str:
@@ -275,7 +316,8 @@ def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
     return "completed" if is_over else ""
 
 
-def _record(run: _Running, task: Task, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
+def _record(run: _Running, reason: str, meta: dict[str, Any]) -> EpisodeRecord:
+    task = run.task
     observations = np.array(run.observations)
     actions = np.array(run.actions)
     seen = torch.from_numpy(observations)
@@ -289,6 +331,7 @@ def _record(run: _Running, task: Task, reason: str, meta: dict[str, Any]) -> Epi
             "episode_id": episode_id(str(meta.get("source", "rollout")), run.seed),
             "task": task.name,
             "goal": task.goal,
+            "places": list(task.goal_values),
             "robot": task.contract.robot,
             "contract_hash": task.contract.hash(),
             "seed": run.seed,

@@ -9,6 +9,7 @@ angle grows from +x to +z, which is counter-clockwise to a viewer in front of th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,13 @@ from torch import Tensor
 from twinloop.contract import load as load_contract
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
+from twinloop.tasks.constants import constant
 
 if TYPE_CHECKING:
     from twinloop.learning.episode import Episode
 
 DIRECTIONS = {"ccw": 1.0, "cw": -1.0}
+PLACED = ("hold", "move")
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,23 @@ class BaodingConfig:
     reward_edge_m: float
     reward_edge_weight: float  # per m that a ball is nearer to the edge of the box
     reward_drop: float
+    # Goals that are places, (x, z) as the targets. Where turning balls run, and both fit:
+    reach_center_m: tuple[float, float]
+    reach_radii_m: tuple[float, float]
+    place_tolerance_m: float
+    place_steps: int  # control steps at the end for which a moved ball has to be in its place
+    reward_far_m: float  # distance at which a place earns nothing
+    reward_near_m: float  # distance within which it earns nearly all
 
     def __post_init__(self) -> None:
         for name in ("period_steps", "goal_deg", "reward_turn_deg"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"baoding: {name} is {getattr(self, name)}, expected > 0")
-        if min(self.radii_m) <= 0:
-            raise ValueError(f"baoding: radii_m is {self.radii_m}, expected two lengths > 0")
+        for name in ("radii_m", "reach_radii_m"):
+            if min(getattr(self, name)) <= 0:
+                raise ValueError(
+                    f"baoding: {name} is {getattr(self, name)}, expected two lengths > 0"
+                )
         if any(lo >= hi for lo, hi in zip(self.safe_lower_m, self.safe_upper_m, strict=True)):
             raise ValueError(
                 f"baoding: safe_lower_m {self.safe_lower_m} is not below "
@@ -89,20 +102,44 @@ def load_config(path: Path | None = None, **changes: Any) -> BaodingConfig:
 
 
 class Baoding:
-    """The task with one goal: to turn the balls `ccw` or `cw`; `ccw` for ""."""
+    """The task with one goal.
+
+    Goals: to turn the balls `ccw` (the default) or `cw`; to `hold` both where they are; to `move`
+    ball 1 to a place while ball 2 keeps out of its way. Those of places know them only once an
+    episode has begun, see `begin`; before that they are where the balls are.
+
+    Args:
+        goal: one of `goals`, or "".
+        config: default: config/task/baoding.yaml.
+        places: [m] of `hold` as (x1, z1, x2, z2); of `move` the same, or (x1, z1), and ball 2 is
+            to be across. A tensor [N, 4] gives each row of observations [N, O] its own. Empty:
+            where the balls are when an episode begins, or a random place.
+
+    Raises:
+        ValueError: an unknown goal, places that are none of its, or out of reach.
+    """
 
     name = "baoding"
-    progress_unit = "deg"
     episode_steps = 100
-    goals = tuple(DIRECTIONS)
+    goals = (*DIRECTIONS, *PLACED)
 
-    def __init__(self, goal: str = "", config: BaodingConfig | None = None) -> None:
+    def __init__(
+        self,
+        goal: str = "",
+        config: BaodingConfig | None = None,
+        places: Sequence[float] | Tensor = (),
+    ) -> None:
         goal = goal or self.goals[0]
         if goal not in self.goals:
             raise ValueError(f"baoding: goal is {goal!r}, expected one of {', '.join(self.goals)}")
         self.goal = goal
         self.config = load_config() if config is None else config
-        self._sign = DIRECTIONS[goal]
+        self.sign = DIRECTIONS.get(goal, 0.0)
+        self.progress_unit = "deg" if self.sign else "mm"
+        self.places = self._checked(places)
+        self.goal_values: tuple[float, ...] = ()
+        if self.places is not None and self.places.dim() == 1:
+            self.goal_values = tuple(self.places.tolist())
         self.contract = load_contract("baoding")
         self.observation_size = self.contract.observation_size
         self.action_size = self.contract.action_size
@@ -115,6 +152,51 @@ class Baoding:
         self.target_of: tuple[int, ...] = (first, first + 2, first + 3, first + 5)
         self.symmetry = self._swapped()
         self._wrj1 = slices["joint_position"].start + HAND24.joint_names.index("rh_WRJ1")
+
+    def _checked(self, places: Sequence[float] | Tensor) -> Tensor | None:
+        """Return places [..., 4], None for none."""
+        given = torch.as_tensor(places, dtype=torch.float32)
+        if given.numel() == 0:
+            return None
+        sizes = {"hold": (4,), "move": (2, 4)}.get(self.goal, ())
+        if given.shape[-1] not in sizes:
+            wanted = " or ".join(str(size) for size in (0, *sizes))
+            raise ValueError(
+                f"baoding: goal {self.goal} got {given.shape[-1]} numbers for places, "
+                f"expected {wanted}"
+            )
+        if given.shape[-1] == 2:
+            across = 2 * torch.tensor(self.config.reach_center_m) - given
+            given = torch.cat([given, across], dim=-1)
+        points = given.unflatten(-1, (2, 2))
+        c = self.config
+        lower = torch.tensor(c.safe_lower_m)[::2]
+        upper = torch.tensor(c.safe_upper_m)[::2]
+        if not bool(((points > lower) & (points < upper)).all()):
+            raise ValueError(
+                f"baoding: places {given.tolist()} are not all in the palm, expected x in "
+                f"{c.safe_lower_m[0]} to {c.safe_upper_m[0]} m and z in {c.safe_lower_m[2]} to "
+                f"{c.safe_upper_m[2]} m"
+            )
+        return given
+
+    def begin(self, observation: Tensor, seed: int) -> Baoding:
+        """Return the task of an episode that starts with this observation [O]: with its places.
+
+        `hold` takes them from the balls, `move` draws one from the seed.
+        """
+        if self.sign or self.places is not None:
+            return self
+        if self.goal == "hold":
+            seen = observation[..., list(self.target_of)]
+            return Baoding(self.goal, self.config, seen) if bool(seen.isfinite().all()) else self
+        angle = np.random.default_rng([seed, 4]).uniform(-math.pi, math.pi)
+        return Baoding(self.goal, self.config, self.place_at(angle))
+
+    def place_at(self, angle: float) -> tuple[float, float]:
+        """Return the place [m] on the ellipse within reach at an angle [rad]."""
+        (cx, cz), (rx, rz) = self.config.reach_center_m, self.config.reach_radii_m
+        return cx + rx * math.cos(angle), cz + rz * math.sin(angle)
 
     def _swapped(self) -> tuple[int, ...]:
         """Return the index of the same scene with the balls named the other way."""
@@ -136,17 +218,26 @@ class Baoding:
         return torch.atan2(line[..., 2], line[..., 0])
 
     def targets(self, observation: Tensor, horizon: int) -> Tensor:
-        """Return target points [m] as (x1, z1, x2, z2), running ahead of the balls on the
-        ellipse: [..., O] -> [..., H, 4].
+        """Return target points [m] as (x1, z1, x2, z2): [..., O] -> [..., H, 4].
 
-        The first is `lead_deg` ahead of where the balls are now, so the targets neither run away
-        from a hand that is stuck nor wait for one that is quick.
+        Places stay. Those of turns run ahead of the balls on an ellipse; the first is `lead_deg`
+        ahead of where they are now, so the targets neither run away from a hand that is stuck nor
+        wait for one that is quick.
         """
+        if not self.sign:
+            places = self._places_for(observation)
+            return places[..., None, :].expand(*observation.shape[:-1], horizon, 4)
+        return self.running(observation, self.sign, horizon)
+
+    def running(self, observation: Tensor, sign: float | Tensor, horizon: int) -> Tensor:
+        """Return the targets of turns: [..., O], sign(s) [...], 1 for ccw -> [..., H, 4]."""
         c = self.config
         ahead = math.radians(c.lead_deg) + torch.arange(
             horizon, dtype=observation.dtype, device=observation.device
         ) * (2 * math.pi / c.period_steps)
-        angle = self.angle(observation)[..., None] + self._sign * ahead
+        if isinstance(sign, Tensor):
+            sign = sign[..., None]
+        angle = self.angle(observation)[..., None] + sign * ahead
         x, z = c.radii_m[0] * torch.cos(angle), c.radii_m[1] * torch.sin(angle)
         cx, cz = c.center_m
         return torch.stack([cx + x, cz + z, cx - x, cz - z], dim=-1)
@@ -169,17 +260,51 @@ class Baoding:
         )
 
     def reward(self, before: Tensor, action: Tensor, after: Tensor) -> Tensor:
-        """Return the turn, up to a limit, less effort, nearness to the edge, and drops."""
-        c = self.config
+        """Return the turn, up to a limit, or how near the places are, less the price of a step."""
+        if self.sign:
+            gain = self.sign * self.turned(before, after)
+        else:
+            gain = self.nearness(after, self._places_for(after))
+        return gain - self.price(action, after)
+
+    def turned(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the counter-clockwise turn of a step, -1 to 1: [..., O], [..., O] -> [...]."""
+        limit = self.config.reward_turn_deg
         change = self.angle(after) - self.angle(before) + math.pi
-        turn = self._sign * torch.rad2deg(change.remainder(2 * math.pi) - math.pi)
+        turn = torch.rad2deg(change.remainder(2 * math.pi) - math.pi)
+        return turn.clamp(-limit, limit) / limit
+
+    def nearness(self, observation: Tensor, places: Tensor) -> Tensor:
+        """Return how near both balls are to places, -0.5 to 1: [..., O], [..., 4] -> [...].
+
+        One half is linear and tells the way from afar, the other one is steep about the place.
+        """
+        c = self.config
+        distance = self.distances(observation, places).mean(-1)
+        far = (1 - distance / c.reward_far_m).clamp(min=-1.0)
+        return 0.5 * far + 0.5 * torch.exp(-0.5 * (distance / c.reward_near_m).square())
+
+    def distances(self, observation: Tensor, places: Tensor) -> Tensor:
+        """Return each ball's distance to its place, seen along the palm normal [m]: [..., O],
+        [..., 4] -> [..., 2]."""
+        balls = self.balls(observation)[..., ::2]
+        return torch.linalg.vector_norm(balls - places.unflatten(-1, (2, 2)), dim=-1)
+
+    def _places_for(self, observation: Tensor) -> Tensor:
+        """Return the goal's places, or where the balls are: [..., O] -> [..., 4]."""
+        if self.places is None:
+            return observation[..., list(self.target_of)]
+        return self.places.to(observation)
+
+    def price(self, action: Tensor, after: Tensor) -> Tensor:
+        """Return what effort, nearness to the edge and drops cost: [..., A], [..., O] -> [...]."""
+        c = self.config
         inside = self.clearance(self.balls(after)).amin(-1)
         edge = (c.reward_edge_m - inside).clamp(0.0, c.reward_edge_m)
         return (
-            turn.clamp(-c.reward_turn_deg, c.reward_turn_deg) / c.reward_turn_deg
-            - c.reward_effort * action.square().mean(-1)
-            - c.reward_edge_weight * edge
-            - c.reward_drop * ~(inside >= 0)
+            c.reward_effort * action.square().mean(-1)
+            + c.reward_edge_weight * edge
+            + c.reward_drop * ~(inside >= 0)
         )
 
     def failed(self, observation: Tensor) -> Tensor:
@@ -195,7 +320,7 @@ class Baoding:
         positions = np.asarray(observations, dtype=np.float64)[:, self._balls]
         dx, dz = positions[:, 0] - positions[:, 3], positions[:, 2] - positions[:, 5]
         angle = np.unwrap(np.arctan2(dz, dx))
-        return np.degrees(self._sign * (angle - angle[0]))
+        return np.degrees((self.sign or 1.0) * (angle - angle[0]))
 
     def final_rotation_deg(self, observations: NDArray[np.floating]) -> float:
         """Return the rotation at the end of the episode, or at the step of the drop [deg]."""
@@ -204,24 +329,41 @@ class Baoding:
         return float(self.rotation_deg(observations[:end])[-1])
 
     def score(self, observations: NDArray[np.floating]) -> float:
-        """Return the final rotation [deg]."""
-        return self.final_rotation_deg(observations)
+        """Return what an episode [T, O] is measured by.
 
-    def tracker(self) -> RotationTracker:
-        """Return a fresh measure of a running episode's rotation."""
-        return RotationTracker(self)
+        Turns: the rotation at the end, or at the step of the drop [deg]. `hold`: the largest
+        distance of a ball from its place [mm]; `move`: the largest one of ball 1 over the last
+        steps [mm]. Places that no episode has fixed are those of the first row.
+        """
+        if self.sign:
+            return self.final_rotation_deg(observations)
+        seen = torch.as_tensor(np.asarray(observations, dtype=np.float32))
+        away = self.distances(seen, self._places_for(seen[0]))
+        if self.goal == "move":
+            away = away[-self.config.place_steps :, :1]
+        return 1e3 * float(away.max())
+
+    def tracker(self) -> RotationTracker | PlaceTracker:
+        """Return a fresh measure of a running episode: rotation [deg], or distance [mm]."""
+        return RotationTracker(self) if self.sign else PlaceTracker(self)
 
     def succeeded(self, episode: Episode) -> bool:
-        """Return whether the episode kept both balls and turned them by `goal_deg`."""
+        """Return whether the episode kept both balls, and turned them by `goal_deg` or had them
+        in their places."""
         if bool(self.failed(torch.as_tensor(episode.observations)).any()):
             return False
-        return self.final_rotation_deg(episode.observations) >= self.config.goal_deg
+        if self.sign:
+            return self.final_rotation_deg(episode.observations) >= self.config.goal_deg
+        is_long_enough = len(episode) >= self.config.place_steps
+        return is_long_enough and (
+            self.score(episode.observations) <= 1e3 * self.config.place_tolerance_m
+        )
 
     def clearance(self, balls: Tensor) -> Tensor:
         """Distance [m] to the nearest face of the safe box, negative outside: [..., 2, 3] ->
         [..., 2]."""
-        lower = balls.new_tensor(self.config.safe_lower_m)
-        upper = balls.new_tensor(self.config.safe_upper_m)
+        lower = constant(self.config.safe_lower_m, balls)
+        upper = constant(self.config.safe_upper_m, balls)
         return torch.minimum(balls - lower, upper - balls).amin(-1)
 
 
@@ -238,11 +380,32 @@ class RotationTracker:
         now = float(self._task.angle(torch.as_tensor(np.asarray(observation))))
         if self._last is not None:
             change = (now - self._last + math.pi) % (2 * math.pi) - math.pi
-            self.rotation_deg += math.degrees(change) * DIRECTIONS[self._task.goal]
+            self.rotation_deg += math.degrees(change) * self._task.sign
         self._last = now
         return self.rotation_deg
 
 
+class PlaceTracker:
+    """How far the balls of one running episode are from their places, one observation at a time.
+
+    Of `hold` the largest distance so far, of `move` the present one of ball 1.
+    """
+
+    def __init__(self, task: Baoding) -> None:
+        self._task = task
+        self._places: Tensor | None = task.places
+        self._largest_mm = 0.0
+
+    def update(self, observation: NDArray[np.floating]) -> float:
+        """Take the next observation [O] and return the distance [mm]."""
+        seen = torch.as_tensor(np.asarray(observation, dtype=np.float32))
+        if self._places is None:
+            self._places = seen[list(self._task.target_of)]
+        away_mm = 1e3 * self._task.distances(seen, self._places)
+        self._largest_mm = max(self._largest_mm, float(away_mm.max()))
+        return float(away_mm[0]) if self._task.goal == "move" else self._largest_mm
+
+
 def make(goal: str) -> Baoding:
-    """Make the task with one goal, `ccw` or `cw`; `ccw` for ""."""
+    """Make the task with one of `Baoding.goals`; `ccw` for ""."""
     return Baoding(goal)

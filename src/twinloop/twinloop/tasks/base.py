@@ -34,6 +34,7 @@ class Task(Protocol):
     goals: tuple[str, ...]
     progress_unit: str  # of `score` and of what `tracker` tells
     episode_steps: int  # usual length of an episode, control steps
+    goal_values: tuple[float, ...]  # numbers that go with the goal, such as places; mostly none
     contract: Contract
     observation_size: int
     action_size: int
@@ -43,6 +44,10 @@ class Task(Protocol):
     target_of: tuple[int, ...]  # observation elements that target elements are about, () for none
     # Index by which an equivalent observation and target [O + T] is read, () where there is none.
     symmetry: tuple[int, ...]
+
+    def begin(self, observation: Tensor, seed: int) -> Task:
+        """Return the task of an episode that starts here, itself if nothing of it varies: [O]."""
+        ...
 
     def targets(self, observation: Tensor, horizon: int) -> Tensor:
         """Return what to aim at over the next `horizon` steps: [..., O] -> [..., H, T]."""

@@ -59,6 +59,7 @@ class GoalTask(ABC):
 
     name: str
     goals: tuple[str, ...] = ("given",)
+    goal_values: tuple[float, ...] = ()
     progress_unit: str
     target_of: tuple[int, ...] = ()
     symmetry: tuple[int, ...] = ()
@@ -91,6 +92,10 @@ class GoalTask(ABC):
     @abstractmethod
     def reward(self, before: Tensor, action: Tensor, after: Tensor) -> Tensor:
         """See `Task.reward`."""
+
+    def begin(self, observation: Tensor, seed: int) -> GoalTask:
+        """Return the task itself: what varies is in the observation."""
+        return self
 
     def targets(self, observation: Tensor, horizon: int) -> Tensor:
         """Return targets without elements, [..., H, 0]: the goal is part of the observation."""

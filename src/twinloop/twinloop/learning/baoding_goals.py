@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Baoding where every hand of a batch has a goal of its own: to turn either way, or places.
+
+A goal is a vector [5]: the sign of the turn (1 ccw, -1 cw, 0 for places), then the places
+(x1, z1, x2, z2) [m], which are 0 for turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinloop.learning.episode import Episode
+from twinloop.learning.step_replay import Runs
+from twinloop.tasks.baoding import Baoding
+
+CCW, CW = (1.0, 0.0, 0.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 0.0, 0.0)
+
+
+class BaodingGoals:
+    """Targets and rewards for goals [..., 5]; see `twinloop.learning.goals.Goals`.
+
+    Args:
+        task: gives the settings; its own goal is not used.
+        relabelled: share of runs that are learned for another goal than their episode's.
+    """
+
+    size = 5
+
+    def __init__(self, task: Baoding, relabelled: float = 0.5) -> None:
+        if not 0.0 <= relabelled <= 1.0:
+            raise ValueError(f"relabelled is {relabelled}, expected a share from 0 to 1")
+        self.task = task
+        self.relabelled = relabelled
+
+    def of(self, episode: Episode) -> Sequence[float]:
+        """Return the goal of an episode from its meta `goal` and `places`.
+
+        Raises:
+            ValueError: a goal of places without them.
+        """
+        goal, places = str(episode.meta["goal"]), tuple(episode.meta.get("places", ()))
+        return self.vector(Baoding(goal, self.task.config, places))
+
+    def vector(self, task: Baoding) -> tuple[float, ...]:
+        """Return the goal of a task whose episode has begun.
+
+        Raises:
+            ValueError: it has no places yet.
+        """
+        if task.sign:
+            return (task.sign, 0.0, 0.0, 0.0, 0.0)
+        if task.places is None:
+            raise ValueError(f"goal {task.goal} has no places before its episode begins")
+        return (0.0, *task.places.tolist())
+
+    def draw(
+        self, observation: Tensor, rng: np.random.Generator, shares: Sequence[float]
+    ) -> tuple[float, ...]:
+        """Return a random goal for a hand that observes this [O].
+
+        Args:
+            shares: how often ccw, cw, hold and move [4].
+        """
+        goal = str(rng.choice(("ccw", "cw", "hold", "move"), p=np.divide(shares, np.sum(shares))))
+        task = Baoding(goal, self.task.config).begin(observation, int(rng.integers(2**31)))
+        return self.vector(task)
+
+    def targets(self, observation: Tensor, goal: Tensor) -> Tensor:
+        """Return what to aim at now: [..., O], [..., 5] -> [..., 4]."""
+        sign, places = goal[..., 0], goal[..., 1:]
+        running = self.task.running(observation, sign, 1)[..., 0, :]
+        return torch.where(sign[..., None] == 0.0, places, running)
+
+    def reward(self, before: Tensor, action: Tensor, after: Tensor, goal: Tensor) -> Tensor:
+        """Return what a step earns: [..., O], [..., A], [..., O], [..., 5] -> [...]."""
+        sign, places = goal[..., 0], goal[..., 1:]
+        turned = sign * self.task.turned(before, after)
+        near = self.task.nearness(after, places)
+        return torch.where(sign == 0.0, near, turned) - self.task.price(action, after)
+
+    def relabel(self, runs: Runs, generator: torch.Generator) -> Tensor:
+        """Return goals [B, 5]: of some runs another one than they had, of each kind alike: ccw, cw,
+        or the places where the run left the balls."""
+        count = len(runs.goal)
+        reached = runs.observations[:, -1, list(self.task.target_of)]
+        there = torch.cat([torch.zeros(count, 1), reached], dim=1)
+        others = torch.stack(
+            [there.new_tensor(CCW).expand(count, 5), there.new_tensor(CW).expand(count, 5), there]
+        )
+        kind = torch.randint(3, (count,), generator=generator)
+        is_other = torch.rand(count, generator=generator) < self.relabelled
+        return torch.where(is_other[:, None], others[kind, torch.arange(count)], runs.goal)
