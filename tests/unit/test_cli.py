@@ -17,9 +17,11 @@ from turning_bags import CONTRACT, turning
 from twinloop.bags.check import check
 from twinloop.bags.read import complete_bags, metadata
 from twinloop.cli.main import COMMANDS, main
+from twinloop.learning.episode_bags import EpisodeBags
 from twinloop.learning.model_file import Candidate, Lineage
 from twinloop.learning.registry import Registry
 from twinloop.learning.rollout import EpisodeRecord
+from twinloop.learning.training_run import Listener
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.reporting.live import CellState, LiveDisplay
 from twinloop.reporting.progress import WorkProgress, duration
@@ -157,18 +159,23 @@ def test_an_evaluation_leaves_bags_and_a_report(
 def stub_training(record_count: int, error: BaseException | None = None) -> Any:
     """Return a stand-in for training that collects, and then ends as told."""
 
-    def train(out: Path, sink: Any, progress: Any, **settings: Any) -> training.TrainResult:
+    def train(out: Path, task: str, listener: Listener, **settings: Any) -> training.TrainResult:
+        bags = EpisodeBags(out / "bags" / "training", CONTRACT)
         for seed in range(record_count):
-            about = {
-                "episode_id": f"random-{seed:06d}",
-                "seed": seed,
-                "goal": settings["goal"],
-                "model": "random",
-            }
-            whole = turning(30.0, steps=5)
-            episode = type(whole)(whole.observations, whole.actions, about)
-            sink(EpisodeRecord(episode, "completed", 30.0, -1.0))
-        progress("round 0")
+            kept = bags.find("random", seed)
+            if kept is None:
+                about = {
+                    "episode_id": f"random-{seed:06d}",
+                    "seed": seed,
+                    "goal": settings["goal"],
+                    "model": "random",
+                }
+                whole = turning(30.0, steps=5)
+                episode = type(whole)(whole.observations, whole.actions, about)
+                bags.add(EpisodeRecord(episode, "completed", 30.0, -1.0))
+            listener.episode(kept or episode, kept is None)
+        listener.say("round 0")
+        listener.round({"transitions": 10.0, "success": 0.0})
         if error is not None:
             raise error
         registry = Registry(out, CONTRACT)

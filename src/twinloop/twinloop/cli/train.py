@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`twinloop train`: a model from nothing, or from demonstrations, in twins on this machine."""
+"""`twinloop train`: a model from nothing, or from demonstrations, in a fleet of twins."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from twinloop.cli.options import (
     AsJson,
     Goal,
     Task,
+    Workers,
     command_line,
     require_goal,
     require_task,
@@ -23,11 +25,9 @@ from twinloop.cli.options import (
 from twinloop.reporting.progress import WorkProgress
 
 if TYPE_CHECKING:
-    from twinloop.contract import Contract
+    from twinloop.learning.episode import Episode
     from twinloop.learning.registry import Registry
-    from twinloop.learning.rollout import EpisodeRecord
 
-_WORKERS = 2
 # A run's seeds go up to a million times the next seed; those of its evaluation come last.
 _SEEDS_PER_RUN, _EVALUATION_SEEDS = 1_000_000, 900_000
 
@@ -41,9 +41,22 @@ def train(
     ] = False,
     goal: Goal = "",
     evaluate: Annotated[int, typer.Option(help="Fresh episodes at the end.", min=1)] = 20,
-    workers: Annotated[
-        int, typer.Option(help="Processes that collect; the result depends on it.", min=1, max=256)
-    ] = _WORKERS,
+    workers: Workers = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Collect on the Ray cluster at this address; 'auto' finds the one of this "
+            "machine, 'local' starts one.",
+            show_default=False,
+        ),
+    ] = None,
+    from_bags: Annotated[
+        Path | None,
+        typer.Option(help="Collect nothing: learn from these bags, or those of this run."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard logs beside the report.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run; runs/train-<time> by default.", show_default=False),
@@ -56,7 +69,8 @@ def train(
     """Train a model, and measure it on fresh episodes.
 
     --out becomes a registry with the model as its current one, beside the bags, the report and
-    what an interrupted run needs to carry on. Every episode is kept as a bag.
+    what an interrupted run needs to carry on. Every episode is kept as a bag. The result does not
+    depend on how many processes collect, nor where.
     """
     require_task(task)
     if resume and (out is None or not out.is_dir()):
@@ -65,6 +79,7 @@ def train(
     console = Console(stderr=as_json)
     # Late, because these imports take seconds.
     from twinloop import contract as contracts
+    from twinloop import tasks
     from twinloop.cli.evaluation import load_or_refuse, run_episodes
     from twinloop.cli.reports import finish
     from twinloop.learning.registry import Registry
@@ -78,8 +93,9 @@ def train(
     training: dict[str, Any] = {"transitions": transitions, "pretrain": pretrain}
     if registry.current() is None:
         settings: dict[str, Any] = {"seed": seed, "transitions": transitions}
-        settings |= {"pretrain": pretrain, "workers": workers, "goal": goal}
-        training["rounds"] = _train(folder, registry, contract, settings, console)
+        settings |= {"pretrain": pretrain, "goal": goal, "from_bags": from_bags}
+        settings |= {"workers": workers, "ray": ray}
+        training["rounds"] = _train(folder, registry, task, settings, tensorboard, console)
     version = registry.current() or ""
     loaded, _ = load_or_refuse(registry.path(version), task)
     first = seed * _SEEDS_PER_RUN + _EVALUATION_SEEDS
@@ -87,7 +103,7 @@ def train(
         loaded,
         contract,
         range(first, first + evaluate),
-        steps=100,
+        steps=tasks.make(task, goal).episode_steps,
         engine="mujoco",
         goal=goal,
         hands=1,
@@ -101,41 +117,61 @@ def train(
 
 
 def _train(
-    folder: Path, registry: Registry, contract: Contract, settings: dict[str, Any], console: Console
+    folder: Path,
+    registry: Registry,
+    task: str,
+    settings: dict[str, Any],
+    tensorboard: bool,
+    console: Console,
 ) -> list[dict[str, float]]:
     """Train, and let the result be the registry's current model; returns a row a round."""
-    from twinloop.bags.read import complete_bags, metadata
-    from twinloop.cli.evaluation import write_record
+    from twinloop.bags.errors import BagError
+    from twinloop.fleet import FleetError
     from twinloop.learning.checkpoint import CheckpointInvalid
     from twinloop.learning.fit import FitDiverged
+    from twinloop.learning.tensorboard import Board, TensorBoardMissing
     from twinloop.learning.train import train as run_training
+    from twinloop.learning.training_run import Listener, ProtocolImpossible
 
-    bags = folder / "bags" / "training"
-    # An interrupted run repeats the episodes of the round it was in.
-    lengths: dict[str, int] = {}
-    for about in (metadata(path).episode for path in complete_bags(bags)):
-        if about is not None:
-            lengths[about.episode_id] = about.steps or 0
+    done = 0
+    with (
+        contextlib.ExitStack() as stack,
+        WorkProgress(console, int(settings["transitions"]), "transitions") as progress,
+    ):
 
-    def keep(record: EpisodeRecord) -> None:
-        name = str(record.episode.meta["episode_id"])
-        index = int(record.episode.meta["seed"]) % _SEEDS_PER_RUN
-        write_record(record, contract, bags, index, "mujoco", str(record.episode.meta["model"]))
-        lengths[name] = len(record.episode)
-        progress.update(sum(lengths.values()), f"last {record.rotation_deg:.0f} deg")
+        def count(episode: Episode, is_new: bool) -> None:
+            nonlocal done
+            done += len(episode)
+            if not is_new:
+                progress.find(done)
+            progress.update(done)
 
-    with WorkProgress(console, int(settings["transitions"]), "transitions") as progress:
-        progress.update(sum(lengths.values()))
         try:
+            board = Board(folder / "tensorboard") if tensorboard else None
+            if board is not None:
+                stack.callback(board.close)
             result = run_training(
                 folder,
+                task,
                 **settings,
                 evaluate=0,
                 command=command_line(),
-                sink=keep,
-                progress=progress.say,
+                listener=Listener(
+                    progress.say,
+                    count,
+                    lambda row: board.write(row, row["transitions"]) if board else None,
+                ),
             )
-        except (CheckpointInvalid, FitDiverged) as error:
+            if board is not None:
+                board.write(result.metrics, result.lineage.total_transitions)
+        except (
+            BagError,
+            CheckpointInvalid,
+            FitDiverged,
+            FleetError,
+            ProtocolImpossible,
+            TensorBoardMissing,
+        ) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             progress.say(f"interrupted; --resume --out {folder} carries on")

@@ -198,3 +198,28 @@ def prediction_error(
             "still": float(torch.linalg.vector_norm(moved, dim=-1).mean() * 1e3),
         }
     return result
+
+
+@torch.no_grad()
+def normalised_error(
+    model: Ensemble, episodes: Sequence[Episode], steps: Sequence[int] = (1, 7), limit: int = 4000
+) -> dict[int, float]:
+    """Return the open-loop error after each of `steps`: the root mean square over all elements that
+    are predicted, of the members' mean, in units of an element's usual change in a step.
+
+    Raises:
+        ValueError: no episode has as many transitions as the largest number of steps.
+    """
+    data = windows(episodes, max(steps))
+    index = torch.arange(0, len(data), max(1, math.ceil(len(data) / limit)))
+    observations, actions = data.batch(index)
+    state = observations[:, 0].expand(model.members, -1, -1)
+    predicted = model.predicted
+    scale = model.difference_scale[predicted]
+    result = {}
+    for k in range(1, max(steps) + 1):
+        state = model.predict(state, actions[:, k - 1])
+        if k in steps:
+            error = (state.mean(0)[..., predicted] - observations[:, k, predicted]) / scale
+            result[k] = float(error.square().mean().sqrt())
+    return result

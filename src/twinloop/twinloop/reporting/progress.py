@@ -35,6 +35,7 @@ class WorkProgress:
         self._clock = clock
         self._began_s = self._said_s = clock()
         self._note = ""
+        self._found = 0
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (
@@ -57,6 +58,10 @@ class WorkProgress:
         """Print a line that stays."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
+    def find(self, done: int) -> None:
+        """Say how much was done before: it counts as done, and says nothing about the rate."""
+        self._found = done
+
     def update(self, done: int, note: str | None = None) -> None:
         """Count what is done; the note stays until another one comes."""
         self._note = self._note if note is None else note
@@ -70,7 +75,7 @@ class WorkProgress:
 
     def _line(self, done: int, elapsed_s: float) -> str:
         words = [f"{done}/{self._total} {self._unit}"]
-        rate = done / elapsed_s if elapsed_s > 0.0 else 0.0
+        rate = (done - self._found) / elapsed_s if elapsed_s > 0.0 else 0.0
         if rate > 0.0:
             words.append(f"{rate:.0f}/s" if rate >= 10.0 else f"{60.0 * rate:.0f}/min")
             words.append(f"ETA {duration(max(self._total - done, 0) / rate)}")

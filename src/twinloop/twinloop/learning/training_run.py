@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a training run: its episodes, its fits, its evaluations, each done once."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twinloop.fleet import Fleet, Job, deal, packed
+from twinloop.learning import checkpoint
+from twinloop.learning.checkpoint import Row
+from twinloop.learning.episode import Episode
+from twinloop.learning.episode_bags import EpisodeBags
+from twinloop.learning.fit import fit, normalised_error, prediction_error
+from twinloop.learning.model_file import Lineage
+from twinloop.learning.proposal import train_proposal
+from twinloop.learning.replay import split
+from twinloop.models import Ensemble, new_model
+from twinloop.models.proposal import Proposal
+from twinloop.tasks.baoding import Baoding
+from twinloop.tasks.base import Task
+
+if TYPE_CHECKING:
+    from twinloop.learning.train import TrainConfig
+
+_SEEDS_PER_RUN = 1_000_000
+_SEEDS_PER_ROUND = 10_000
+# Above the seeds of the rounds, within a run's million.
+_DEMONSTRATION_SEEDS = 800_000
+_EVALUATION_SEEDS = 900_000
+_LAST_FIT = 10_000  # beyond the numbers of the rounds
+_ORACLE = "oracle"
+_TRAINING = "training"  # the folder of the bags
+
+
+class ProtocolImpossible(ValueError):
+    """What was asked for cannot be done for this task."""
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What is told of a run while it goes on.
+
+    Attributes:
+        say: is given lines for people.
+        episode: is given each episode that counts as training data, and whether it is new or was
+            left by an earlier process of the run.
+        round: is given the figures of each round.
+    """
+
+    say: Callable[[str], None] = print
+    episode: Callable[[Episode, bool], None] = _nothing
+    round: Callable[[Row], None] = _nothing
+
+
+@dataclass
+class TrainingRun:
+    """A run in a folder. What its files hold already is read instead of done again."""
+
+    out: Path
+    task: Task
+    seed: int
+    config: TrainConfig
+    listener: Listener
+    episodes: list[Episode] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
+    model: Ensemble | None = None
+    proposal: Proposal | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where models and settings are kept."""
+        return self.out / "training"
+
+    def propose(self, fleet: Fleet, shown: Sequence[Episode] | None = None) -> None:
+        """Train the proposal policy, if the protocol has one, or carry on with it.
+
+        Args:
+            shown: demonstrations; default: planned by the fleet.
+
+        Raises:
+            ProtocolImpossible: the task has no true dynamics to plan demonstrations on.
+        """
+        config = self.config.proposal
+        if config is None:
+            return
+        if not isinstance(self.task, Baoding):
+            raise ProtocolImpossible(
+                f"a proposal policy can be trained for baoding, not for {self.task.name}"
+            )
+        if shown is None:
+            self.listener.say(f"plans {config.demonstrations} demonstrations on true dynamics")
+            job = replace(
+                self._job(_ORACLE, self._seeds(_DEMONSTRATION_SEEDS, config.demonstrations)),
+                hands=1,
+                noises=self.config.demonstration_noises,
+                planner=self.config.oracle,
+            )
+            shown = self._run(job, "demonstrations", fleet)
+        self.proposal = train_proposal(
+            self.task,
+            self.seed,
+            config,
+            shown,
+            self.listener.say,
+            self.folder / "proposal.ckpt",
+            min(fleet.count, len(os.sched_getaffinity(0))),
+        )
+
+    def round(self, index: int, fleet: Fleet) -> Row:
+        """Collect a round's episodes and fit, or read what an earlier process left of it; returns
+        the round's figures."""
+        began = time.monotonic()
+        episodes = self._collect(index, fleet)
+        self.episodes += episodes
+        name = f"round_{index:03d}_model"
+        kept = checkpoint.load_model(self.folder, name)
+        if kept is None:
+            row = summary(self.task, episodes) | {
+                "round": index,
+                "transitions": sum(map(len, self.episodes)),
+                "collect_s": time.monotonic() - began,
+            }
+            updates = self.config.updates_round if index else self.config.updates_first
+            model, row["loss"] = self._fit(self.model, episodes, updates, seed=index)
+            row["seconds"] = time.monotonic() - began
+            checkpoint.save_model(self.folder, name, model, row)
+        else:
+            model, row = kept
+        self.model = model
+        self.history.append(row)
+        self.listener.say(self._line(index, row))
+        return row
+
+    def take(self, episodes: Sequence[Episode], fleet: Fleet) -> None:
+        """Learn from episodes that are there already, and collect none."""
+        self.episodes = [e for e in episodes if e.meta["model_version"] != _ORACLE]
+        for episode in self.episodes:
+            self.listener.episode(episode, False)
+        self.propose(fleet, [e for e in episodes if e.meta["model_version"] == _ORACLE])
+
+    def finish(self) -> Ensemble:
+        """Return a model fitted to all data from new weights."""
+        kept = checkpoint.load_model(self.folder, "final_model")
+        if kept is not None:
+            return kept[0]
+        transitions = sum(map(len, self.episodes))
+        self.listener.say(f"fits the last model to {transitions} transitions")
+        model, loss = self._fit(None, [], self.config.updates_last, seed=_LAST_FIT)
+        checkpoint.save_model(self.folder, "final_model", model, {"loss": loss})
+        return model
+
+    def score(self, model: Ensemble) -> dict[str, float | None]:
+        """Return prediction errors on held-out episodes."""
+        held_out = split(self.episodes, self.config.held_out_share)[1]
+        return score(model, held_out, self.task)
+
+    def evaluate(self, model: Ensemble, name: str, count: int, fleet: Fleet) -> Row:
+        """Return how fresh episodes without noise went, all of which count; their bags go to a
+        folder of that name."""
+        seeds = self._seeds(_EVALUATION_SEEDS, count)
+        job = replace(self._job("model", seeds, model), noises=(0.0,))
+        row = summary(self.task, self._run(job, f"evaluation_{name}", fleet))
+        self.listener.say(f"evaluated on {count} episodes: {self._figures(row)}")
+        return row | {"first_seed": float(seeds[0])}
+
+    def lineage(self, command: str) -> Lineage:
+        """Return what a model of all the data is made of."""
+        training, held_out = split(self.episodes, self.config.held_out_share)
+        transitions = sum(map(len, training))
+        return Lineage(
+            episodes=tuple(str(e.meta["episode_id"]) for e in training),
+            held_out=tuple(str(e.meta["episode_id"]) for e in held_out),
+            transitions=transitions,
+            total_episodes=len(training),
+            total_transitions=transitions,
+            seed=self.seed,
+            command=command,
+        )
+
+    def _source(self, index: int) -> str:
+        if index:
+            return "model"
+        return "random" if self.proposal is None else "proposal"
+
+    def _seeds(self, first: int, count: int) -> range:
+        start = self.seed * _SEEDS_PER_RUN + first
+        return range(start, start + count)
+
+    def _collect(self, index: int, fleet: Fleet) -> list[Episode]:
+        """Run episodes until the round has its transitions."""
+        wanted = self.config.per_round if index else self.config.first
+        episodes: list[Episode] = []
+        collected = 0
+        # As long as those of the round before, so that there are few that run alone at the end.
+        length = self.history[-1]["length_mean"] if index > 1 else self.config.steps
+        while collected < wanted:
+            count = math.ceil((wanted - collected) / length)
+            seeds = self._seeds(index * _SEEDS_PER_ROUND + len(episodes), count)
+            fresh = self._run(self._job(self._source(index), seeds, self.model), _TRAINING, fleet)
+            episodes += fresh
+            collected += sum(map(len, fresh))
+            length = collected / len(episodes)
+        return episodes
+
+    def _run(self, job: Job, folder: str, fleet: Fleet) -> list[Episode]:
+        """Return a job's episodes in the order of their seeds: from their bags, and run where a
+        part of the job has not all of them."""
+        bags = EpisodeBags(self.out / "bags" / folder, self.task.contract, job.engine)
+        ended: dict[int, Episode] = {}
+        missing = []
+        for part in deal(job):
+            kept = {seed: bags.find(job.source, seed) for seed in part.seeds}
+            ended |= {seed: episode for seed, episode in kept.items() if episode is not None}
+            # What ran side by side does so again: the last bits depend on it.
+            if None in kept.values():
+                missing.append(part)
+        for episode in ended.values():
+            self._tell(episode, folder, is_new=False)
+        for record in fleet.run(missing):
+            seed = int(record.episode.meta["seed"])
+            if seed not in ended:
+                ended[seed] = bags.add(record)
+                self._tell(record.episode, folder, is_new=True)
+        return [ended[seed] for seed in job.seeds]
+
+    def _tell(self, episode: Episode, folder: str, is_new: bool) -> None:
+        if folder == _TRAINING:
+            self.listener.episode(episode, is_new)
+
+    def _job(self, source: str, seeds: Sequence[int], model: Ensemble | None = None) -> Job:
+        c = self.config
+        return Job(
+            self.task.name,
+            source,  # type: ignore[arg-type]
+            tuple(seeds),
+            c.steps,
+            self.task.goal,
+            c.hands,
+            c.noises,
+            planner_name=c.planner_name,
+            planner=c.planner,
+            model=packed(model) if source == "model" and model is not None else None,
+            proposal=packed(self.proposal) if source == "proposal" and self.proposal else None,
+        )
+
+    def _fit(
+        self, model: Ensemble | None, recent: Sequence[Episode], updates: int, seed: int
+    ) -> tuple[Ensemble, float]:
+        """Fit to all training episodes; with a model to go on from, recent ones count double.
+
+        Returns the model and its last loss.
+        """
+        training, _ = split(self.episodes, self.config.held_out_share)
+        warm = model is not None
+        if model is None:
+            model = new_model(self.task.name, self.seed * 1000 + seed)
+        else:
+            kept = {e.meta["episode_id"] for e in training}
+            training = training + [e for e in recent if e.meta["episode_id"] in kept]
+        windows = sum(max(len(e) - self.config.fit.steps + 1, 0) for e in training)
+        epochs = max(1, round(updates * self.config.fit.batch / max(windows, 1)))
+        rate = self.config.fit.learning_rate * (0.6 if warm else 1.0)
+        settings = replace(self.config.fit, epochs=epochs, learning_rate=rate)
+        report = fit(model, training, settings, seed=self.seed * 1000 + seed, warm_start=warm)
+        if self.proposal is not None:
+            model = model.with_proposal(self.proposal)
+        return model, report.training_loss[-1]
+
+    def _figures(self, row: Row) -> str:
+        return (
+            f"median {row['score_median']:6.4g} {self.task.progress_unit}  "
+            f"success {row['success']:4.0%}  failed {row['drop_share']:4.0%}"
+        )
+
+    def _line(self, index: int, row: Row) -> str:
+        return (
+            f"round {index:2d}/{self.config.rounds} {self._source(index):6s} "
+            f"{row['transitions']:6.0f} transitions  {self._figures(row)}  {row['seconds']:4.0f} s"
+        )
+
+
+def summary(task: Task, episodes: Sequence[Episode]) -> Row:
+    """Return how episodes went: their number and length, and how many succeeded and dropped."""
+    kept = np.array([e.meta["stop_reason"] != "dropped" for e in episodes])
+    row = {
+        "episodes": float(len(episodes)),
+        "score_median": float(np.median([task.score(e.observations) for e in episodes])),
+        "length_mean": float(np.mean([len(e) for e in episodes])),
+        "drop_share": float(np.mean(~kept)),
+        "success": float(np.mean([task.succeeded(e) for e in episodes])),
+    }
+    if isinstance(task, Baoding):
+        rotations = np.array([task.final_rotation_deg(e.observations) for e in episodes])
+        row |= {
+            "rotation_deg_median": float(np.median(rotations)),
+            "success_90": float(np.mean(kept & (rotations >= 90))),
+            "success_180": float(np.mean(kept & (rotations >= 180))),
+        }
+    return row
+
+
+def score(model: Ensemble, episodes: Sequence[Episode], task: Task) -> dict[str, float | None]:
+    """Return the open-loop error after one step and after seven, of ball positions [mm] where the
+    task has balls, else of all that is predicted, in units of its usual change in a step."""
+    names = {1: "one_step", 7: "seven_step"}
+    balls = task.contract.slices.get("ball_position")
+    if balls is None:
+        errors = normalised_error(model, episodes, tuple(names))
+        return {f"{names[k]}_error": value for k, value in errors.items()}
+    found = prediction_error(model, episodes, tuple(names), balls)
+    return {
+        f"{name}_{kind}_mm": value
+        for steps, name in names.items()
+        for kind, value in found[str(steps)].items()
+    }
