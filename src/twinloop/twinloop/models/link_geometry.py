@@ -52,13 +52,22 @@ class LinkGeometry(nn.Module):
         chains, depth = len(config.joint_index), len(config.joint_index[0])
         links = len(config.link_joint)
         self._depth, self._chains = depth, chains
-        self._joints = torch.tensor(config.joint_index).clamp(min=0).T.flatten()
-        self._links_at = [
+        at_depth = [
             [link for link, (_, d) in enumerate(config.link_joint) if d == at]
             for at in range(depth)
         ]
-        self._chain_of = [c for c, _ in config.link_joint]
-        self._order = torch.tensor([i for level in self._links_at for i in level]).argsort()
+        self._has_links = [bool(here) for here in at_depth]
+        # Beside the lengths, so that no plan has to copy them to the device.
+        index = {
+            "_joints": torch.tensor(config.joint_index).clamp(min=0).T.flatten(),
+            "_order": torch.tensor([i for level in at_depth for i in level]).argsort(),
+        }
+        for d, here in enumerate(at_depth):
+            index[f"_links_{d}"] = torch.tensor(here, dtype=torch.long)
+            chains_here = [config.link_joint[link][0] for link in here]
+            index[f"_chains_{d}"] = torch.tensor(chains_here, dtype=torch.long)
+        for name, value in index.items():
+            self.register_buffer(name, value, persistent=False)
         self.register_buffer("constant", torch.zeros(depth, chains, 3, 3, 1))
         self.register_buffer("sine", torch.zeros(depth, chains, 3, 3, 1))
         self.register_buffer("cosine", torch.zeros(depth, chains, 3, 3, 1))
@@ -71,6 +80,8 @@ class LinkGeometry(nn.Module):
         if table is not None:
             self._fill(table)
 
+    _joints: Tensor
+    _order: Tensor
     constant: Tensor
     sine: Tensor
     cosine: Tensor
@@ -117,9 +128,8 @@ class LinkGeometry(nn.Module):
             if d:
                 place = place + (turn * self.translation[d]).sum(2)
                 turn = (turn[:, :, :, None] * local[d][:, None]).sum(2)
-            here = self._links_at[d]
-            if here:
-                chain = [self._chain_of[link] for link in here]
+            if self._has_links[d]:
+                here, chain = getattr(self, f"_links_{d}"), getattr(self, f"_chains_{d}")
                 turned = turn[chain]
                 centers.append(place[chain] + (turned * self.link_center[here]).sum(2))
                 halves.append((turned * self.link_half[here]).sum(2))

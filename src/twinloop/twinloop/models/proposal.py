@@ -72,6 +72,8 @@ class Proposal(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    _target_of: Tensor
+    _symmetry: Tensor
     network: nn.Sequential
 
     def __init__(self, config: ProposalConfig) -> None:
@@ -79,6 +81,10 @@ class Proposal(nn.Module):
         self.config = config
         self.register_buffer("mean", torch.zeros(config.input_size))
         self.register_buffer("scale", torch.ones(config.input_size))
+        # Beside the weights, so that no plan has to copy them to the device.
+        for name in ("target_of", "symmetry"):
+            index = torch.tensor(getattr(config, name), dtype=torch.long)
+            self.register_buffer(f"_{name}", index, persistent=False)
         widths = [config.input_size, *config.hidden]
         layers: list[nn.Module] = []
         for wide, next_wide in itertools.pairwise(widths):
@@ -102,7 +108,7 @@ class Proposal(nn.Module):
         if self.config.target_of:
             if target is None:
                 raise ValueError("this proposal needs a target, got none")
-            parts.append(target - observation[..., list(self.config.target_of)])
+            parts.append(target - observation[..., self._target_of])
         return torch.cat(parts, dim=-1)
 
     def change(self, features: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ class Proposal(nn.Module):
         -> [..., A]; limited to ±1 only where the policy squashes."""
         wish: Tensor = self.network(features)
         if self.config.symmetry:
-            wish = 0.5 * (wish + self.network(features[..., list(self.config.symmetry)]))
+            wish = 0.5 * (wish + self.network(features[..., self._symmetry]))
         return torch.tanh(wish) if self.config.squash else wish
 
     def forward(self, observation: Tensor, target: Tensor | None = None) -> Tensor:
@@ -128,7 +134,7 @@ class Proposal(nn.Module):
         theirs."""
         raw = self._relative(observations, targets)
         if self.config.symmetry:
-            raw = torch.cat([raw, raw[:, list(self.config.symmetry)]])
+            raw = torch.cat([raw, raw[:, self._symmetry]])
         self.mean.copy_(raw.mean(0))
         deviation = raw.std(0)
         # An element that hardly moves in the data may move later, so it is not blown up.

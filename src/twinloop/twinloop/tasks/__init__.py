@@ -8,7 +8,7 @@ import pkgutil
 
 from twinloop.tasks.base import Task
 
-_MACHINERY = {"base", "goal_task"}
+_MACHINERY = {"base", "constants", "goal_task"}
 
 
 def available() -> list[str]:

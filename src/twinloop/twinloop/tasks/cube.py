@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from twinloop.robots.hand24 import HAND24
+from twinloop.tasks.constants import constant
 from twinloop.tasks.goal_task import GoalTask, GoalTaskConfig, read_config
 
 
@@ -57,8 +58,8 @@ class Cube(GoalTask):
     def clearance(self, observation: Tensor) -> Tensor:
         """Return the distance [m] to the nearest face of the safe box: [..., O] -> [...]."""
         place = observation[..., self.slices["cube_position"]]
-        lower = place.new_tensor(self.config.safe_lower_m)
-        upper = place.new_tensor(self.config.safe_upper_m)
+        lower = constant(self.config.safe_lower_m, place)
+        upper = constant(self.config.safe_upper_m, place)
         return torch.minimum(place - lower, upper - place).amin(-1)
 
     def failed(self, observation: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class Cube(GoalTask):
         """Return the error, the distance from the middle of the palm, and drops."""
         c = self.config
         place = observation[..., self.slices["cube_position"]]
-        away = torch.linalg.vector_norm(place - place.new_tensor(c.center_m), dim=-1)
+        away = torch.linalg.vector_norm(place - constant(c.center_m, place), dim=-1)
         inside = self.clearance(observation)
         spill = (c.spill_margin_m - inside).clamp(min=0.0)
         speed = observation[..., self.slices["joint_velocity"]].square().mean(-1)

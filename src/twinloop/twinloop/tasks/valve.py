@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from twinloop.robots.dclaw import DCLAW
+from twinloop.tasks.constants import constant
 from twinloop.tasks.goal_task import GoalTask, GoalTaskConfig, read_config
 
 
@@ -40,7 +41,7 @@ class Valve(GoalTask):
     def __init__(self, goal: str = "", config: ValveConfig | None = None) -> None:
         self.config = config or read_config(self.name, ValveConfig)
         super().__init__(goal, DCLAW, "grasp", self.config)
-        self._center = torch.tensor(self.center, dtype=torch.float32)
+        self._center = tuple(self.center.tolist())
         self._velocity = self.slices["joint_velocity"]
 
     def error(self, observation: Tensor) -> Tensor:
@@ -56,7 +57,11 @@ class Valve(GoalTask):
         c = self.config
         error = self.error(observation)
         near = (1.0 - error / c.near_angle).clamp(min=0.0)
-        away = (observation[..., self.joint_position] - self._center).square().mean(-1)
+        away = (
+            (observation[..., self.joint_position] - constant(self._center, observation))
+            .square()
+            .mean(-1)
+        )
         speed = observation[..., self._velocity].square().mean(-1)
         return (
             c.error_weight * error
