@@ -101,9 +101,9 @@ class CubeScene(Scene):
         cube = [*place, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         return Start(np.concatenate([joints, cube]), joints, rotation_of(turn).ravel())
 
-    def aim(self, goal: Array, pose: Pose) -> Array:
+    def aim(self, goal: Array, seen: Tracked) -> Array:
         turn = goal.reshape(-1, 3, 3)
-        return np.asarray(turn @ pose.rotation).reshape(len(goal), -1)
+        return np.asarray(turn @ seen.rotation).reshape(len(goal), -1)
 
     def pose(self, qpos: Array) -> Pose:
         position, rotation = palm_chain("right").poses(qpos[..., :2])

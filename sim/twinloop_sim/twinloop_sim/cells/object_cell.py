@@ -16,7 +16,7 @@ from twinloop.safety.limits import limit_goal
 from twinloop.safety.ramp import Ramp
 
 from twinloop_sim.cells.pose_tracker import Pose, PoseTracker, TrackerState
-from twinloop_sim.cells.scene import Array, Physics, Scene, rng_of
+from twinloop_sim.cells.scene import Array, Physics, Scene, Start, rng_of
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,21 @@ class ObjectCell:
             ValueError: another number of seeds than of hands, or no such hand.
         """
         chosen = self._select(seeds, hands)
+        starts = [self.scene.start(rng_of(seed)) for seed in np.atleast_1d(seeds)]
         if start is None:
-            self._begin(np.atleast_1d(seeds), chosen)
+            self._begin(starts, chosen)
         else:
             self.set_state(start, chosen)
         qpos = self.physics.qpos(self.states[chosen])
         self._tracker.reset(seeds, self.scene.pose(qpos), chosen)
+        if start is None:
+            # Who commands a goal knows of the object what the tracker tells.
+            self.goal = self.goal.copy()
+            goals = np.stack([begun.goal for begun in starts])
+            self.goal[chosen] = self.scene.aim(goals, self._tracker.seen[chosen])
         return self.observe()
 
-    def _begin(self, seeds: NDArray[np.int_], chosen: list[int]) -> None:
-        starts = [self.scene.start(rng_of(seed)) for seed in seeds]
+    def _begin(self, starts: list[Start], chosen: list[int]) -> None:
         states = np.stack([self.physics.at(start.qpos) for start in starts])
         command = np.stack([start.command for start in starts])
         ticks = round(self.scene.settle_s / self.tick_s)
@@ -108,9 +113,6 @@ class ObjectCell:
             states[:, 0] = 0.0
         self._replace(chosen, states, command)
         self.ramp.reset(command, chosen)
-        self.goal = self.goal.copy()
-        goals = np.stack([start.goal for start in starts])
-        self.goal[chosen] = self.scene.aim(goals, self.scene.pose(self.physics.qpos(states)))
         self.steps[chosen] = 0
 
     def step(self, action: ArrayLike) -> NDArray[np.float32]:
@@ -145,9 +147,9 @@ class ObjectCell:
             raise ValueError(
                 f"an action must be finite joint targets {previous.shape}, got {targets.shape}"
             )
-        robot = self.scene.robot
+        limits = self.contract.action
         change = self.joint_speed * self.contract.period_s
-        return limit_goal(targets, previous, robot.lower, robot.upper, change)[0]
+        return limit_goal(targets, previous, limits.lower, limits.upper, change)[0]
 
     def observe(self) -> NDArray[np.float32]:
         """Return observations [N, O] from what is known now, laid out by the contract."""

@@ -68,8 +68,9 @@ class Scene(ABC):
     def start(self, rng: np.random.Generator) -> Start:
         """Draw where an episode begins."""
 
-    def aim(self, goal: Array, pose: Pose) -> Array:
-        """Return goals [K, G] where they are relative to the poses [K] of settled objects."""
+    def aim(self, goal: Array, seen: Tracked) -> Array:
+        """Return the goals [K, G] of episodes, where a start's are relative to its settled object:
+        to what the tracker tells of it [K]."""
         return goal
 
     @abstractmethod
@@ -126,15 +127,20 @@ class Physics:
         self._pool.close()
 
 
-def robot_spec(urdf: str, substeps: int, tick_s: float = Scene.tick_s) -> mujoco.MjSpec:
+def robot_spec(urdf: str, substeps: int, **arguments: str) -> mujoco.MjSpec:
     """Return a robot of `urdf/` with the options that every scene shares.
 
     The robot touches objects, but not itself.
+
+    Args:
+        urdf: name of the xacro file.
+        substeps: physics steps in a tick.
+        arguments: of the xacro file.
     """
-    text = xacro.process_file(str(share("urdf", urdf))).toxml()
+    text = xacro.process_file(str(share("urdf", urdf)), mappings=arguments).toxml()
     spec = mujoco.MjSpec.from_string(text)
     spec.compiler.fusestatic = False
-    spec.option.timestep = tick_s / substeps
+    spec.option.timestep = Scene.tick_s / substeps
     spec.option.iterations = 20
     # Without warm starts the physical state is all there is, so a saved state goes on bit-exactly.
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from twinloop.contract.spec import Action, Channel, Contract
 from twinloop.robots.hand24 import HAND24
 
@@ -12,14 +14,25 @@ PERIOD_S = 0.1
 COMMAND_DELAY_S = 0.05
 
 
-def hand_contract(name: str, joint_speed: float, objects: tuple[Channel, ...]) -> Contract:
+def hand_contract(
+    name: str,
+    joint_speed: float,
+    objects: tuple[Channel, ...],
+    about: tuple[str, float] | None = None,
+) -> Contract:
     """Return the contract of a cell with the hand and further channels [O - 72].
 
     Args:
         name: of the task.
         joint_speed: largest speed of a joint's target, rad/s.
         objects: channels after joint positions, velocities and the command in force.
+        about: pose of the hand and how far targets may be from it, rad; default: no narrower than
+            the joints' limits.
     """
+    lower, upper = HAND24.lower, HAND24.upper
+    if about is not None:
+        pose = HAND24.poses[about[0]]
+        lower, upper = np.maximum(lower, pose - about[1]), np.minimum(upper, pose + about[1])
     joints = HAND24.joint_names
     encoders: dict[str, Any] = {
         "topic": "joint_states",
@@ -53,8 +66,8 @@ def hand_contract(name: str, joint_speed: float, objects: tuple[Channel, ...]) -
             type="trajectory_msgs/msg/JointTrajectory",
             elements=joints,
             unit="rad",
-            lower=tuple(HAND24.lower.tolist()),
-            upper=tuple(HAND24.upper.tolist()),
+            lower=tuple(lower.tolist()),
+            upper=tuple(upper.tolist()),
             rate=joint_speed,
             delay_s=COMMAND_DELAY_S,
         ),

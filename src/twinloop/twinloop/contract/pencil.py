@@ -9,7 +9,8 @@ from twinloop.contract.hand_cell import hand_contract
 from twinloop.contract.spec import Channel, Contract
 
 PAPER_FRAME = "paper"  # x to the right and y up for the reader, z off the paper
-JOINT_SPEED = 1.0
+JOINT_SPEED = 0.6
+GRIP_RANGE_RAD = 0.25  # joints keep this near to the grip
 WAYPOINTS = 8  # of the path ahead, one a control step
 _AXES = tuple(f"tip.{axis}" for axis in "xyz")
 
@@ -38,4 +39,4 @@ def contract() -> Contract:
         Channel(name="tip_velocity", field="linear", unit="m/s", **pencil),
         path,
     )
-    return hand_contract("pencil", JOINT_SPEED, objects)
+    return hand_contract("pencil", JOINT_SPEED, objects, about=("tripod", GRIP_RANGE_RAD))

@@ -19,6 +19,8 @@ from twinloop.models.base import ModelInvalid, check_tensors
 from twinloop.models.layers import BatchedMLP
 from twinloop.models.proposal import Proposal, ProposalConfig
 
+_UNSEEN = 1e6
+
 
 class EnsembleConfig(BaseModel):
     """Sizes of an ensemble; JSON-able."""
@@ -132,6 +134,9 @@ class Ensemble(nn.Module):
         _set_moments(self.observation_mean, self.observation_scale, observation)
         _set_moments(self.action_mean, self.action_scale, action)
         _set_moments(None, self.difference_scale, following - observation)
+        if self.config.constant is not None:
+            # What is wanted says nothing about what happens: the networks do not see it.
+            self.observation_scale[slice(*self.config.constant)] = _UNSEEN
 
     def predict(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the next observations: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""

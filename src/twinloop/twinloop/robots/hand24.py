@@ -40,6 +40,17 @@ _JOINTS: dict[str, tuple[float, float, float]] = {
 }
 
 
+# Tips of thumb, index and middle finger about a pencil, found by inverse kinematics, in rad.
+_TRIPOD = (
+    *(0.0, 0.0),
+    *(-0.137, 0.533, 0.828, 1.021),
+    *(0.107, 0.668, 0.835, 1.105),
+    *(0.0, 0.655, 0.785, 0.785),
+    *(0.393, 0.0, 0.655, 0.785, 0.785),
+    *(0.364, 0.947, 0.156, 0.178, 0.714),
+)
+
+
 def _column(index: int) -> np.ndarray:
     return np.array([row[index] for row in _JOINTS.values()], dtype=np.float64)
 
@@ -52,6 +63,6 @@ HAND24 = Robot(
     velocity=np.full(len(_JOINTS), 3.3),
     acceleration=np.full(len(_JOINTS), 100.0),
     jerk=np.full(len(_JOINTS), 10_000.0),
-    poses={"cup": _column(2)},
+    poses={"cup": _column(2), "tripod": np.array(_TRIPOD)},
 )
 JOINT_NAMES = HAND24.joint_names
