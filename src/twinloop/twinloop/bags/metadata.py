@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from twinloop.bags.errors import BagError, BagWriteError
 
+try:
+    # libyaml's emitter, where PyYAML was built with it: a bag's end takes a fraction of the time.
+    from yaml import CSafeDumper as _Dumper
+except ImportError:
+    from yaml import SafeDumper as _Dumper  # type: ignore[assignment]
+
 METADATA_FILE = "metadata.yaml"
 FORMAT_VERSION = 9  # of rosbag2 in ROS 2 Jazzy
 CUSTOM_KEY = "twinloop"
@@ -273,7 +279,7 @@ def _integer(value: Any, name: str) -> int:
     return value
 
 
-class _PlainDumper(yaml.SafeDumper):
+class _PlainDumper(_Dumper):
     """Writes repeated values out in full: the YAML reader of rosbag2 needs no anchors then."""
 
     def ignore_aliases(self, data: Any) -> bool:

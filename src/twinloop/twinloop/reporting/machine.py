@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -28,12 +30,18 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of twinloop, Python, ROS and the packages that figures depend on."""
     found = {"twinloop": twinloop.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found |= _installed()
     found["ros"] = os.environ.get("ROS_DISTRO", "jazzy" if "rclpy" in found else "absent")
+    return found
+
+
+@functools.cache
+def _installed() -> dict[str, str]:
+    """Return the versions of packages; reading them takes as long as a short bag."""
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found
 
 
