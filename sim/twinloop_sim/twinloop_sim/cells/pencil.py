@@ -28,7 +28,7 @@ from twinloop_sim.cells.strokes import digit_stroke, random_stroke
 from twinloop_sim.kinematics import Chain
 from twinloop_sim.rotations import matrix_from_quaternion, quaternion_from_matrix
 
-PATHS = ("random", "digits")
+PATHS = ("random", *(f"digit{digit}" for digit in range(10)))
 PATH_STEPS = 80 + WAYPOINTS
 DIGIT_HEIGHT_M = 0.016
 _JOINTS = len(HAND24.joint_names)
@@ -51,7 +51,7 @@ class PencilScene(Scene):
     """The hand, its pencil and the paper.
 
     Args:
-        paths: `random` strokes, or `digits`, drawn at random.
+        paths: `random` strokes, or one digit, `digit0` to `digit9`.
     """
 
     task = "pencil"
@@ -139,8 +139,8 @@ class PencilScene(Scene):
         joints = HAND24.poses["tripod"] + rng.normal(0.0, _SPREAD_RAD, _JOINTS)
         joints = np.clip(joints, limits.lower, limits.upper)
         tip, rotation = _held(joints)
-        if self._paths == "digits":
-            digit = int(rng.integers(10))
+        if self._paths != "random":
+            digit = int(self._paths.removeprefix("digit"))
             path = digit_stroke(digit, PATH_STEPS - WAYPOINTS, DIGIT_HEIGHT_M)
             path = np.concatenate([path, np.tile(path[-1:], (WAYPOINTS, 1))])
         else:

@@ -13,7 +13,7 @@ from twinloop.paths import share
 from twinloop.robots.dclaw import DCLAW
 
 
-def new_model(seed: int, members: int = 3, hidden: tuple[int, ...] = (128, 128)) -> ClawValve:
+def new_model(seed: int, members: int = 3, hidden: tuple[int, ...] = (64, 64)) -> ClawValve:
     """Return an untrained model of the task's contract and the claw's URDF."""
     contract = load_contract("valve")
     urdf = xacro.process_file(str(share("urdf", "dclaw.urdf.xacro"))).toxml()
