@@ -183,7 +183,7 @@ def stub_training(record_count: int, error: BaseException | None = None) -> Any:
         version = registry.add(candidate)
         rows = [{"transitions": 10.0, "rotation_deg_median": 30.0, "drop_share": 0.0}]
         return training.TrainResult(
-            version, registry.path(version), candidate.model, candidate.lineage, {}, rows
+            (version,), registry.path(version), candidate.model, candidate.lineage, {}, rows
         )
 
     return train

@@ -16,14 +16,15 @@ import pytest
 import torch
 from tiny_training import CONFIG, run
 from twinloop.bags.errors import BagError
-from twinloop.bags.read import complete_bags
+from twinloop.bags.read import complete_bags, metadata
 from twinloop.contract import load as load_contract
 from twinloop.learning.checkpoint import CheckpointInvalid
 from twinloop.learning.episode import Episode
 from twinloop.learning.model_file import load_model
-from twinloop.learning.proposal import ProposalTraining
+from twinloop.learning.policy import PolicyConfig
+from twinloop.learning.soft_actor_critic import SACConfig
 from twinloop.learning.train import TrainResult
-from twinloop.learning.training_run import Listener, ProtocolImpossible
+from twinloop.learning.training_run import Listener
 
 torch.set_num_threads(1)
 
@@ -49,7 +50,7 @@ def test_a_run_leaves_a_model_with_its_lineage_and_a_bag_of_every_episode(whole)
     assert {"one_step_mean_mm", "evaluation_episodes"} <= set(manifest.metrics)
     collected = sum(row["episodes"] for row in result.rounds)
     assert len(complete_bags(out / "bags" / "training")) == collected
-    assert len(complete_bags(out / "bags" / "evaluation_model")) == 1
+    assert len(complete_bags(out / "bags" / "evaluation_stage_00")) == 1
 
 
 class Gone(Exception):
@@ -125,14 +126,17 @@ def test_a_folder_without_bags_is_refused(tmp_path) -> None:
         run(tmp_path / "out", from_bags=tmp_path)
 
 
-def test_rounds_are_evaluated_where_asked_without_a_change_of_the_result(tmp_path, whole) -> None:
-    rows = []
-    listener = Listener(lambda _: None, round=rows.append)
-    result = run(tmp_path, evaluate_at=(10, 90), listener=listener)
-    assert_equal(whole[0], result)
-    assert ["evaluation_success" in row for row in rows] == [True, True]
-    assert rows == result.rounds
-    assert len(complete_bags(tmp_path / "bags" / "evaluation_round_001")) == 1
+def test_every_stage_leaves_a_version(tmp_path, whole) -> None:
+    result = run(tmp_path, config=replace(CONFIG, stages=(60, 90)))
+    assert result.versions == ("v0001", "v0002")
+    early = load_model(tmp_path / "baoding" / "v0001", load_contract("baoding")).manifest
+    assert early.lineage.total_transitions < result.lineage.total_transitions
+    assert len(complete_bags(tmp_path / "bags" / "evaluation_stage_00")) == 1
+    # The last one is fitted from new weights, so that stages before do not change it.
+    assert result.lineage.episodes == whole[0].lineage.episodes
+    again = run(tmp_path, config=replace(CONFIG, stages=(60, 90)))
+    assert again.versions == result.versions
+    assert_equal(result, again)
 
 
 def test_other_settings_are_refused_and_a_damaged_file_is_named(tmp_path) -> None:
@@ -146,10 +150,44 @@ def test_other_settings_are_refused_and_a_damaged_file_is_named(tmp_path) -> Non
     assert json.loads((tmp_path / "training" / "run.json").read_text())["task"] == "baoding"
 
 
-def test_a_protocol_that_a_task_lacks_is_refused(tmp_path) -> None:
-    config = replace(CONFIG, proposal=ProposalTraining())
-    with pytest.raises(ProtocolImpossible, match="not for valve"):
-        run(tmp_path, task="valve", config=config)
+POLICY = replace(
+    CONFIG,
+    stages=(90, 150),
+    policy=PolicyConfig(hidden=(16,), sac=SACConfig(batch=8, critic_hidden=(16,))),
+    goals=("ccw", "cw", "move"),
+    relabelled=0.5,
+    cell={"spread": "spread"},
+    save_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def with_policy(tmp_path_factory) -> tuple[TrainResult, Path]:
+    out = tmp_path_factory.mktemp("policy")
+    return run(out, config=POLICY), out
+
+
+def test_a_policy_that_acts_comes_with_the_model(with_policy) -> None:
+    result, out = with_policy
+    loaded = load_model(result.folder, load_contract("baoding")).model
+    assert loaded.proposal is not None
+    found = [metadata(path).episode for path in complete_bags(out / "bags" / "training")]
+    assert {about.goal for about in found if about is not None} == {"ccw", "cw", "move"}
+    assert {about.model_version for about in found if about is not None} == {"random", "explore"}
+
+
+@pytest.mark.parametrize("number", [4, 7, 10])
+def test_a_policy_is_carried_on_to_the_same_weights(tmp_path, with_policy, number) -> None:
+    with pytest.raises(Gone):
+        run(tmp_path, config=POLICY, listener=Listener(lambda _: None, die_at(number)))
+    assert_equal(with_policy[0], run(tmp_path, config=POLICY, workers=2))
+
+
+def test_bags_alone_give_the_same_policy(tmp_path, with_policy) -> None:
+    result, out = with_policy
+    again = run(tmp_path, config=POLICY, from_bags=out)
+    for name, tensor in result.model.state_tensors().items():
+        assert torch.allclose(again.model.state_tensors()[name], tensor, atol=1e-6), name
 
 
 def test_another_task_is_trained_by_the_same_protocol(tmp_path) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from twinloop.learning.fit import FitConfig
-from twinloop.learning.train import TrainConfig, TrainResult, train
+from twinloop.learning.protocol import Protocol
+from twinloop.learning.train import TrainResult, train
 from twinloop.learning.training_run import Listener
 
-CONFIG = TrainConfig(
+CONFIG = Protocol(
+    stages=(90,),
     first=60,
-    rounds=1,
     per_round=30,
     steps=15,
-    updates_first=2,
+    updates_stage=2,
     updates_round=2,
     updates_last=2,
     hands=2,

@@ -42,7 +42,8 @@ from twinloop.safety.ramp import Ramp
 from twinloop_sim.settings import SceneSettings
 from twinloop_sim.tracker_standin import Sample, TrackerStandin, TrackerState, into_palm
 from twinloop_sim.twin import JOINTS, Array, State, make_batch
-from twinloop_sim.variation import MAX_DELAY_TICKS, Variation, delayed
+from twinloop_sim.variation import MAX_DELAY_TICKS, Spread, Variation, delayed
+from twinloop_sim.variation import spread as read_spread
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Cell:
         joint_speed: largest speed that a command may ask for, rad/s; default: the contract's.
         scene: default: config/twin/scene.yaml.
         variations: how each hand differs from the nominal one; default: not at all.
+        spread: name of a spread under config/twin from which each reset draws its variation, by
+            its seed; every third is nominal. "" for none.
 
     Raises:
         ValueError: an unknown engine, fewer than one hand, a joint speed that is not positive,
@@ -108,6 +111,7 @@ class Cell:
         joint_speed: float | None = None,
         scene: SceneSettings | None = None,
         variations: Sequence[Variation] | None = None,
+        spread: str = "",
     ) -> None:
         self.contract: Contract = load("baoding")
         self.hands = hands
@@ -126,6 +130,7 @@ class Cell:
         self._held = np.zeros((hands, 2, 2, 3))
         self._held_at = np.zeros(hands, dtype=np.int64)
         self._waiting = np.zeros((hands, MAX_DELAY_TICKS, JOINTS))
+        self._spread = read_spread(spread) if spread else None
         if variations is not None:
             self.vary(None, variations)
         self.tick_count = 0
@@ -165,6 +170,8 @@ class Cell:
             self.tick_count = 0
         else:
             self._at_control_step()
+        if self._spread is not None:
+            self.vary(chosen, [_drawn(self._spread, int(seed)) for seed in np.atleast_1d(seeds)])
         if isinstance(start, CellState):
             self.set_state(start, hands)
         elif start == "cup":
@@ -332,3 +339,8 @@ class Cell:
                 f"the cell is {self.tick_count % self.period_ticks} ticks into a control step; "
                 "this can be done between control steps only"
             )
+
+
+def _drawn(spread: Spread, seed: int) -> Variation:
+    """Return the variation of a seed's episode; what is nominal must not be forgotten."""
+    return spread.draw(np.random.default_rng([seed, 6])) if seed % 3 else Variation()

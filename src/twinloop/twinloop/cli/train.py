@@ -37,7 +37,8 @@ def train(
     transitions: Annotated[int, typer.Option(help="To collect in all.", min=200)] = 15_000,
     seed: Annotated[int, typer.Option(help="Of starts, noise and weights.", min=0)] = 0,
     pretrain: Annotated[
-        bool, typer.Option("--pretrain", help="Begin with episodes planned on true dynamics.")
+        bool,
+        typer.Option("--pretrain", help="Use what only twins offer: varied dynamics, all goals."),
     ] = False,
     goal: Goal = "",
     evaluate: Annotated[int, typer.Option(help="Fresh episodes at the end.", min=1)] = 20,
@@ -131,7 +132,7 @@ def _train(
     from twinloop.learning.fit import FitDiverged
     from twinloop.learning.tensorboard import Board, TensorBoardMissing
     from twinloop.learning.train import train as run_training
-    from twinloop.learning.training_run import Listener, ProtocolImpossible
+    from twinloop.learning.training_run import Listener
 
     done = 0
     with (
@@ -169,7 +170,6 @@ def _train(
             CheckpointInvalid,
             FitDiverged,
             FleetError,
-            ProtocolImpossible,
             TensorBoardMissing,
         ) as error:
             raise CommandError(str(error)) from error

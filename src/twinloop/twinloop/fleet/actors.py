@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from twinloop import planners
-from twinloop.fleet.job import Job
+from twinloop.fleet.job import Job, Source
+from twinloop.learning.goals import goals_of
+from twinloop.learning.policy import ExploringActor
 from twinloop.learning.rollout import Actor, PlannedActor, ProposalActor, RandomActor
 from twinloop.models import from_tensors
 from twinloop.models.proposal import Proposal, ProposalConfig
@@ -31,9 +33,13 @@ def make_actor(job: Job, cell: Any, task: Task) -> Actor:
         spread = _RANDOM_SPREAD * 0.5 * (space.upper - space.lower).double().numpy()
         center = np.asarray(task.center)
         return RandomActor(center, spread, task.command, space.largest_change, hands)
+    if job.source in ("explore", "proposal") and job.proposal is None:
+        raise ValueError(f"a job with source {job.source!r} needs a proposal")
+    if job.source == "explore":
+        assert job.proposal is not None
+        return ExploringActor(job.proposal, goals_of(task), hands)
     if job.source == "proposal":
-        if job.proposal is None:
-            raise ValueError("a job with source 'proposal' needs a proposal")
+        assert job.proposal is not None
         proposal = Proposal(ProposalConfig.model_validate(job.proposal[0]))
         proposal.load_state_dict(job.proposal[1])
         return ProposalActor(proposal, task, hands, job.noises)
@@ -49,4 +55,4 @@ def make_actor(job: Job, cell: Any, task: Task) -> Actor:
         model = from_tensors(*job.model)
         planner = planners.make(job.planner_name, model, task, 0, **job.planner)
         return PlannedActor(planner, task, hands, job.noises)
-    raise ValueError(f"source is {job.source!r}, expected random, oracle, proposal or model")
+    raise ValueError(f"source is {job.source!r}, expected one of {get_args(Source)}")

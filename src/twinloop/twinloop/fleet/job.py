@@ -13,7 +13,7 @@ from twinloop import planners
 from twinloop.models.ensemble import Ensemble
 from twinloop.models.proposal import Proposal
 
-Source = Literal["random", "oracle", "proposal", "model"]
+Source = Literal["random", "explore", "oracle", "proposal", "model"]
 Packed = tuple[dict[str, Any], dict[str, Tensor]]  # config and tensors of a network
 
 
@@ -30,8 +30,8 @@ class Job:
 
     Attributes:
         task: name of the task.
-        source: `random` motion, the `oracle` that plans on the twin's true dynamics, the
-            `proposal` policy alone, or planning with the `model`.
+        source: `random` motion, a policy in training that is to `explore`, the `oracle` that plans
+            on the twin's true dynamics, the `proposal` policy alone, or planning with the `model`.
         seeds: one an episode.
         goal: of the task; "" for its default.
         hands: how many run side by side.
@@ -41,7 +41,7 @@ class Job:
         cell: further options of the task's cell.
         planner_name, planner: name of the planner, and changes to its settings.
         model: config and tensors of the model, for source `model`.
-        proposal: config and tensors of the policy, for source `proposal`.
+        proposal: config and tensors of the policy, for sources `explore` and `proposal`.
         model_name: what the episodes say they were planned with.
     """
 

@@ -17,6 +17,7 @@ from twinloop.learning.episode import Episode
 from twinloop.learning.step_replay import Runs
 from twinloop.tasks.baoding import Baoding
 
+_TURN_RAD = 2.0
 CCW, CW = (1.0, 0.0, 0.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -84,10 +85,13 @@ class BaodingGoals:
 
     def relabel(self, runs: Runs, generator: torch.Generator) -> Tensor:
         """Return goals [B, 5]: of some runs another one than they had, of each kind alike: ccw, cw,
-        or the places where the run left the balls."""
+        or places to which the balls would have to turn by up to `_TURN_RAD` either way."""
         count = len(runs.goal)
-        reached = runs.observations[:, -1, list(self.task.target_of)]
-        there = torch.cat([torch.zeros(count, 1), reached], dim=1)
+        now = self.task.angle(runs.observations[:, 0])
+        turn = _TURN_RAD * (2 * torch.rand(count, generator=generator) - 1)
+        (cx, cz), (rx, rz) = self.task.config.reach_center_m, self.task.config.reach_radii_m
+        x, z = rx * torch.cos(now + turn), rz * torch.sin(now + turn)
+        there = torch.stack([torch.zeros(count), cx + x, cz + z, cx - x, cz - z], dim=1)
         others = torch.stack(
             [there.new_tensor(CCW).expand(count, 5), there.new_tensor(CW).expand(count, 5), there]
         )

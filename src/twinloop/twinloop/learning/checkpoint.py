@@ -64,3 +64,14 @@ def load_model(folder: Path, name: str) -> tuple[Ensemble, Row] | None:
         return from_tensors(json.loads(about["config"]), tensors), json.loads(about["row"])
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointInvalid(f"{path}: {error}; delete it to fit it again") from error
+
+
+def keep_version(folder: Path, stage: int, version: str) -> None:
+    """Note that a stage's model is in the registry under this version."""
+    replace_file(folder / f"stage_{stage:02d}.version", version.encode())
+
+
+def version_of(folder: Path, stage: int) -> str | None:
+    """Return the version that a stage's model got, None where it has none yet."""
+    path = folder / f"stage_{stage:02d}.version"
+    return path.read_text() if path.exists() else None

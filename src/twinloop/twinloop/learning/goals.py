@@ -17,8 +17,12 @@ from twinloop.tasks.base import Task
 class Goals(Protocol):
     """Targets and rewards where every row of a batch has a goal [G] of its own."""
 
-    task: Task  # sizes, limits, symmetry
     size: int  # G
+
+    @property
+    def task(self) -> Task:
+        """Gives sizes, limits and symmetry."""
+        ...
 
     def of(self, episode: Episode) -> Sequence[float]:
         """Return the goal that an episode was after [G]."""
@@ -64,3 +68,15 @@ class OneGoal:
 
     def relabel(self, runs: Runs, generator: torch.Generator) -> Tensor:
         return runs.goal
+
+
+def goals_of(task: Task, relabelled: float = 0.0) -> Goals:
+    """Return all goals of a task that can be learned together, or its one.
+
+    Args:
+        relabelled: share of runs that are learned for another goal than their episode's.
+    """
+    from twinloop.learning.baoding_goals import BaodingGoals
+    from twinloop.tasks.baoding import Baoding
+
+    return BaodingGoals(task, relabelled) if isinstance(task, Baoding) else OneGoal(task)

@@ -76,8 +76,10 @@ class PolicyLearner:
 
     def __init__(self, goals: Goals, max_change: float, seed: int, config: PolicyConfig) -> None:
         self.goals, self.task, self.config = goals, goals.task, config
-        self.proposal = self._first_weights(max_change, seed)
-        self.sac = SoftActorCritic(self.proposal, config.sac, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # layers draw their first weights from the global generator
+            self.proposal = new_proposal(self.task, max_change, config.hidden)
+            self.sac = SoftActorCritic(self.proposal, config.sac, seed)
         self._replay = StepReplay(self.task.command, max_change, goals.size)
         self._max_change = max_change
         action = self.task.contract.action
@@ -85,11 +87,6 @@ class PolicyLearner:
         self._symmetry = torch.tensor(self.task.symmetry, dtype=torch.int64)
         self._is_scaled = False
         self._owed = 0.0
-
-    def _first_weights(self, max_change: float, seed: int) -> Proposal:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return new_proposal(self.task, max_change, self.config.hidden)
 
     @property
     def transitions(self) -> int:
@@ -131,14 +128,22 @@ class PolicyLearner:
         """Return a frozen copy of the policy as it is now."""
         return self.sac.policy()
 
-    def save(self, path: Path) -> None:
-        """Write the state of training, without the episodes, as a file that appears whole."""
+    def save(self, path: Path, mark: int = 0) -> None:
+        """Write the state of training, without the episodes, as a file that appears whole.
+
+        `mark` tells which episodes it has learned from.
+        """
         fresh = path.with_suffix(".part")
         with fresh.open("wb") as file:
-            torch.save({"sac": self.sac.state(), "owed": self._owed}, file)
+            torch.save({"sac": self.sac.state(), "owed": self._owed, "mark": mark}, file)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+
+    @staticmethod
+    def mark(path: Path) -> int | None:
+        """Return the mark of a file that `save` wrote, None where there is none."""
+        return int(torch.load(path, weights_only=True)["mark"]) if path.exists() else None
 
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote; the episodes up to then have been added already."""

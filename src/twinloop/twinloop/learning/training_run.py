@@ -4,44 +4,34 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from twinloop import planners
 from twinloop.fleet import Fleet, Job, deal, packed
 from twinloop.learning import checkpoint
 from twinloop.learning.checkpoint import Row
 from twinloop.learning.episode import Episode
 from twinloop.learning.episode_bags import EpisodeBags
 from twinloop.learning.fit import fit, normalised_error, prediction_error
+from twinloop.learning.goals import goals_of
 from twinloop.learning.model_file import Lineage
-from twinloop.learning.proposal import train_proposal
+from twinloop.learning.policy import PolicyLearner
+from twinloop.learning.protocol import Protocol
 from twinloop.learning.replay import split
 from twinloop.models import Ensemble, new_model
-from twinloop.models.proposal import Proposal
 from twinloop.tasks.baoding import Baoding
 from twinloop.tasks.base import Task
 
-if TYPE_CHECKING:
-    from twinloop.learning.train import TrainConfig
-
 _SEEDS_PER_RUN = 1_000_000
-_SEEDS_PER_ROUND = 10_000
-# Above the seeds of the rounds, within a run's million.
-_DEMONSTRATION_SEEDS = 800_000
-_EVALUATION_SEEDS = 900_000
-_LAST_FIT = 10_000  # beyond the numbers of the rounds
-_ORACLE = "oracle"
+_SEEDS_PER_ROUND = 2_000
+_EVALUATION_SEEDS = 900_000  # above the seeds of the rounds, within a run's million
+_STAGE_FITS = 900  # beyond the numbers of the rounds
 _TRAINING = "training"  # the folder of the bags
-
-
-class ProtocolImpossible(ValueError):
-    """What was asked for cannot be done for this task."""
 
 
 def _nothing(*_: object) -> None:
@@ -66,100 +56,118 @@ class Listener:
 
 @dataclass
 class TrainingRun:
-    """A run in a folder. What its files hold already is read instead of done again."""
+    """A run in a folder. What its files hold already is read instead of done again.
+
+    With `given` episodes, in the order of their seeds, none is collected but evaluations.
+    """
 
     out: Path
     task: Task
     seed: int
-    config: TrainConfig
+    config: Protocol
     listener: Listener
+    given: list[Episode] | None = None
     episodes: list[Episode] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
     model: Ensemble | None = None
-    proposal: Proposal | None = None
+
+    def __post_init__(self) -> None:
+        settings = self.config.policy
+        self._policy: PolicyLearner | None = None
+        self._learned = -1  # round up to which the policy's file has learned
+        if settings is not None:
+            change = planners.action_space(self.task).largest_change
+            goals = goals_of(self.task, self.config.relabelled)
+            self._policy = PolicyLearner(goals, change, self.seed, settings)
+            mark = PolicyLearner.mark(self._policy_file)
+            self._learned = -1 if mark is None else mark
 
     @property
     def folder(self) -> Path:
         """Where models and settings are kept."""
         return self.out / "training"
 
-    def propose(self, fleet: Fleet, shown: Sequence[Episode] | None = None) -> None:
-        """Train the proposal policy, if the protocol has one, or carry on with it.
+    @property
+    def transitions(self) -> int:
+        """Number of transitions collected so far."""
+        return sum(map(len, self.episodes))
 
-        Args:
-            shown: demonstrations; default: planned by the fleet.
+    @property
+    def _policy_file(self) -> Path:
+        return self.folder / "policy.pt"
 
-        Raises:
-            ProtocolImpossible: the task has no true dynamics to plan demonstrations on.
+    def stage(self, stage: int, fleet: Fleet) -> Ensemble:
+        """Run the rounds of a stage, and return a model fitted to all data so far.
+
+        The last one starts from new weights: old ones remember the data of their time.
         """
-        config = self.config.proposal
-        if config is None:
-            return
-        if not isinstance(self.task, Baoding):
-            raise ProtocolImpossible(
-                f"a proposal policy can be trained for baoding, not for {self.task.name}"
-            )
-        if shown is None:
-            self.listener.say(f"plans {config.demonstrations} demonstrations on true dynamics")
-            job = replace(
-                self._job(_ORACLE, self._seeds(_DEMONSTRATION_SEEDS, config.demonstrations)),
-                hands=1,
-                noises=self.config.demonstration_noises,
-                planner=self.config.oracle,
-            )
-            shown = self._run(job, "demonstrations", fleet)
-        self.proposal = train_proposal(
-            self.task,
-            self.seed,
-            config,
-            shown,
-            self.listener.say,
-            self.folder / "proposal.ckpt",
-            min(fleet.count, len(os.sched_getaffinity(0))),
-        )
+        until = self.config.stages[stage]
+        while self.transitions < until and not self._is_used_up:
+            row = self.round(len(self.history), fleet)
+            self.listener.round(row)
+        if self._policy is not None and self._learned < len(self.history) - 1:
+            self._save_policy(self._policy, len(self.history) - 1)
+        name = f"stage_{stage:02d}_model"
+        kept = checkpoint.load_model(self.folder, name)
+        if kept is not None:
+            self.model = kept[0]
+            return self.model
+        self.listener.say(f"fits a model to {self.transitions} transitions")
+        is_last = stage + 1 == len(self.config.stages)
+        updates = self.config.updates_last if is_last else self.config.updates_stage
+        model, loss = self._fit(None if is_last else self.model, [], updates, _STAGE_FITS + stage)
+        if self._policy is not None:
+            model = model.with_proposal(self._policy.policy())
+        checkpoint.save_model(self.folder, name, model, {"loss": loss})
+        self.model = model
+        return model
 
     def round(self, index: int, fleet: Fleet) -> Row:
-        """Collect a round's episodes and fit, or read what an earlier process left of it; returns
-        the round's figures."""
+        """Collect a round's episodes and learn, or read what an earlier process left of it;
+        returns the round's figures."""
         began = time.monotonic()
         episodes = self._collect(index, fleet)
         self.episodes += episodes
-        name = f"round_{index:03d}_model"
-        kept = checkpoint.load_model(self.folder, name)
-        if kept is None:
-            row = summary(self.task, episodes) | {
-                "round": index,
-                "transitions": sum(map(len, self.episodes)),
-                "collect_s": time.monotonic() - began,
-            }
-            updates = self.config.updates_round if index else self.config.updates_first
-            model, row["loss"] = self._fit(self.model, episodes, updates, seed=index)
-            row["seconds"] = time.monotonic() - began
-            checkpoint.save_model(self.folder, name, model, row)
-        else:
-            model, row = kept
-        self.model = model
+        row = summary(self.task, episodes) | {
+            "round": index,
+            "transitions": self.transitions,
+            "collect_s": time.monotonic() - began,
+        }
+        if self._policy is not None:
+            self._improve(self._policy, episodes, index)
+        elif self.given is None:
+            row = self._refit(episodes, index, row)
+        row.setdefault("seconds", time.monotonic() - began)
         self.history.append(row)
-        self.listener.say(self._line(index, row))
+        if index % self._lines_every == 0:
+            self.listener.say(self._line(index, row))
         return row
 
-    def take(self, episodes: Sequence[Episode], fleet: Fleet) -> None:
-        """Learn from episodes that are there already, and collect none."""
-        self.episodes = [e for e in episodes if e.meta["model_version"] != _ORACLE]
-        for episode in self.episodes:
-            self.listener.episode(episode, False)
-        self.propose(fleet, [e for e in episodes if e.meta["model_version"] == _ORACLE])
+    def _improve(self, policy: PolicyLearner, episodes: list[Episode], index: int) -> None:
+        policy.add(episodes)
+        if index <= self._learned:
+            policy.forgive()  # the file holds what was learned from these
+            if index == self._learned:
+                policy.load(self._policy_file)
+            return
+        policy.improve()
+        if index % self.config.save_every == 0:
+            self._save_policy(policy, index)
 
-    def finish(self) -> Ensemble:
-        """Return a model fitted to all data from new weights."""
-        kept = checkpoint.load_model(self.folder, "final_model")
+    def _save_policy(self, policy: PolicyLearner, index: int) -> None:
+        policy.save(self._policy_file, index)
+        self._learned = index
+
+    def _refit(self, episodes: list[Episode], index: int, row: Row) -> Row:
+        name = f"round_{index:03d}_model"
+        kept = checkpoint.load_model(self.folder, name)
         if kept is not None:
-            return kept[0]
-        transitions = sum(map(len, self.episodes))
-        self.listener.say(f"fits the last model to {transitions} transitions")
-        model, loss = self._fit(None, [], self.config.updates_last, seed=_LAST_FIT)
-        checkpoint.save_model(self.folder, "final_model", model, {"loss": loss})
-        return model
+            self.model, row = kept
+            return row
+        updates = self.config.updates_round if index else self.config.updates_stage
+        self.model, row["loss"] = self._fit(self.model, episodes, updates, seed=index)
+        checkpoint.save_model(self.folder, name, self.model, row)
+        return row
 
     def score(self, model: Ensemble) -> dict[str, float | None]:
         """Return prediction errors on held-out episodes."""
@@ -170,8 +178,8 @@ class TrainingRun:
         """Return how fresh episodes without noise went, all of which count; their bags go to a
         folder of that name."""
         seeds = self._seeds(_EVALUATION_SEEDS, count)
-        job = replace(self._job("model", seeds, model), noises=(0.0,))
-        row = summary(self.task, self._run(job, f"evaluation_{name}", fleet))
+        job = replace(self._job("model", seeds, model), noises=(0.0,), cell={})
+        row = summary(self.task, self._run(deal(job), f"evaluation_{name}", fleet))
         self.listener.say(f"evaluated on {count} episodes: {self._figures(row)}")
         return row | {"first_seed": float(seeds[0])}
 
@@ -190,13 +198,17 @@ class TrainingRun:
         )
 
     def _source(self, index: int) -> str:
-        if index:
-            return "model"
-        return "random" if self.proposal is None else "proposal"
+        if not index:
+            return "random"
+        return "model" if self._policy is None else "explore"
 
     def _seeds(self, first: int, count: int) -> range:
         start = self.seed * _SEEDS_PER_RUN + first
         return range(start, start + count)
+
+    @property
+    def _is_used_up(self) -> bool:
+        return self.given is not None and len(self.episodes) >= len(self.given)
 
     def _collect(self, index: int, fleet: Fleet) -> list[Episode]:
         """Run episodes until the round has its transitions."""
@@ -207,25 +219,44 @@ class TrainingRun:
         length = self.history[-1]["length_mean"] if index > 1 else self.config.steps
         while collected < wanted:
             count = math.ceil((wanted - collected) / length)
-            seeds = self._seeds(index * _SEEDS_PER_ROUND + len(episodes), count)
-            fresh = self._run(self._job(self._source(index), seeds, self.model), _TRAINING, fleet)
+            fresh = self._next(index, len(episodes), count, fleet)
+            if not fresh:
+                break
             episodes += fresh
             collected += sum(map(len, fresh))
             length = collected / len(episodes)
         return episodes
 
-    def _run(self, job: Job, folder: str, fleet: Fleet) -> list[Episode]:
-        """Return a job's episodes in the order of their seeds: from their bags, and run where a
-        part of the job has not all of them."""
-        bags = EpisodeBags(self.out / "bags" / folder, self.task.contract, job.engine)
+    def _next(self, index: int, offset: int, count: int, fleet: Fleet) -> list[Episode]:
+        """Return a round's next episodes: collected, or those that were given."""
+        if self.given is not None:
+            start = len(self.episodes) + offset
+            taken = self.given[start : start + count]
+            for episode in taken:
+                self.listener.episode(episode, False)
+            return taken
+        goals = self.config.goals
+        seeds = self._seeds(index * _SEEDS_PER_ROUND + offset, count)
+        jobs = []
+        for goal in dict.fromkeys(goals):
+            mine = [seed for seed in seeds if goals[seed % len(goals)] == goal]
+            if mine:
+                job = replace(self._job(self._source(index), mine, self.model), goal=goal)
+                jobs += deal(job)
+        return self._run(jobs, _TRAINING, fleet)
+
+    def _run(self, jobs: Sequence[Job], folder: str, fleet: Fleet) -> list[Episode]:
+        """Return the episodes of jobs in the order of their seeds: from their bags, and run where a
+        job has not all of them."""
+        bags = EpisodeBags(self.out / "bags" / folder, self.task.contract)
         ended: dict[int, Episode] = {}
         missing = []
-        for part in deal(job):
-            kept = {seed: bags.find(job.source, seed) for seed in part.seeds}
+        for job in jobs:
+            kept = {seed: bags.find(job.source, seed) for seed in job.seeds}
             ended |= {seed: episode for seed, episode in kept.items() if episode is not None}
             # What ran side by side does so again: the last bits depend on it.
             if None in kept.values():
-                missing.append(part)
+                missing.append(job)
         for episode in ended.values():
             self._tell(episode, folder, is_new=False)
         for record in fleet.run(missing):
@@ -233,7 +264,7 @@ class TrainingRun:
             if seed not in ended:
                 ended[seed] = bags.add(record)
                 self._tell(record.episode, folder, is_new=True)
-        return [ended[seed] for seed in job.seeds]
+        return [ended[seed] for seed in sorted(ended)]
 
     def _tell(self, episode: Episode, folder: str, is_new: bool) -> None:
         if folder == _TRAINING:
@@ -246,13 +277,14 @@ class TrainingRun:
             source,  # type: ignore[arg-type]
             tuple(seeds),
             c.steps,
-            self.task.goal,
+            c.goals[0],
             c.hands,
             c.noises,
+            cell=c.cell,
             planner_name=c.planner_name,
             planner=c.planner,
             model=packed(model) if source == "model" and model is not None else None,
-            proposal=packed(self.proposal) if source == "proposal" and self.proposal else None,
+            proposal=self._policy.explorer() if source == "explore" and self._policy else None,
         )
 
     def _fit(
@@ -274,8 +306,6 @@ class TrainingRun:
         rate = self.config.fit.learning_rate * (0.6 if warm else 1.0)
         settings = replace(self.config.fit, epochs=epochs, learning_rate=rate)
         report = fit(model, training, settings, seed=self.seed * 1000 + seed, warm_start=warm)
-        if self.proposal is not None:
-            model = model.with_proposal(self.proposal)
         return model, report.training_loss[-1]
 
     def _figures(self, row: Row) -> str:
@@ -284,9 +314,14 @@ class TrainingRun:
             f"success {row['success']:4.0%}  failed {row['drop_share']:4.0%}"
         )
 
+    @property
+    def _lines_every(self) -> int:
+        # Rounds of a policy are short.
+        return 1 if self._policy is None else self.config.save_every
+
     def _line(self, index: int, row: Row) -> str:
         return (
-            f"round {index:2d}/{self.config.rounds} {self._source(index):6s} "
+            f"round {index:3d} {self._source(index):7s} "
             f"{row['transitions']:6.0f} transitions  {self._figures(row)}  {row['seconds']:4.0f} s"
         )
 

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Baoding task learned from nothing and with a twin's help: curves over training seeds.
+
+Each seed is one `twinloop train`, and each model that it made on the way is measured by `twinloop
+eval` on fresh episodes. Every episode of every seed counts. Training carries on where it was
+interrupted when the benchmark is called again with --resume.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+import matplotlib.pyplot as plt
+import numpy as np
+from harness import Target
+from matplotlib.axes import Axes
+
+TWINLOOP = Path(sys.executable).with_name("twinloop")
+EVALUATION_SEED = 700_000_000
+# What PDDM's authors published for their robot (arXiv 1909.11652 and its blog post), at 10 Hz:
+# transitions, success at 90 degrees, success at 180 degrees.
+PDDM = {"hardware": [(72_000, 1.0, None), (144_000, None, 0.54)]}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much of the protocol is run."""
+
+    seeds: tuple[int, ...]
+    transitions: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of one seed."""
+
+    transitions: int
+    episodes: int
+    success_90: float
+    success_180: float
+    rotation_deg_median: float
+    drop_share: float
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--pretrain", action="store_true", help="with the twin's help")
+    parser.add_argument("--transitions", type=int, help="instead of the form's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the form's")
+    arguments = parser.parse_args()
+    name = "pretraining" if arguments.pretrain else "learning"
+    quick = Form((0,), 3_000, 4)
+    full = Form((0, 1, 2), 150_000 if arguments.pretrain else 100_000, 50)
+    form = full if arguments.full else quick
+    form = Form(
+        tuple(arguments.seeds or form.seeds),
+        arguments.transitions or form.transitions,
+        form.episodes,
+    )
+    folder = harness.start(name, arguments.full, arguments.resume)
+    curves, minutes = {}, {}
+    for seed in form.seeds:
+        began = time.monotonic()
+        run = folder / f"seed-{seed}"
+        _train(run, seed, form, arguments.pretrain)
+        minutes[seed] = _minutes(run, time.monotonic() - began)
+        curves[seed] = [_measure(run, version, form) for version in _versions(run)]
+    figures: dict[str, Any] = {
+        "seeds": list(form.seeds),
+        "episodes_a_point": form.episodes,
+        "minutes": minutes,
+        "curves": {str(seed): [vars(p) for p in points] for seed, points in curves.items()},
+    }
+    draw(folder / "curves.png", curves, name)
+    last = [points[-1] for points in curves.values()]
+    targets = pretraining_targets(last) if arguments.pretrain else scratch_targets(last, minutes)
+    harness.finish(name, folder, figures, targets, arguments.full, [folder / "curves.png"])
+
+
+def scratch_targets(last: list[Point], minutes: dict[int, float]) -> list[Target]:
+    return [
+        Target("mean success at 90 deg", _mean(last, "success_90"), 0.9, ">="),
+        Target("mean success at 180 deg", _mean(last, "success_180"), 0.5, ">="),
+        Target("minutes of the slowest seed", max(minutes.values()), 75.0, "<="),
+    ]
+
+
+def pretraining_targets(last: list[Point]) -> list[Target]:
+    return [
+        Target("least success at 180 deg", min(p.success_180 for p in last), 0.9, ">="),
+        Target("least median rotation", min(p.rotation_deg_median for p in last), 250.0, ">="),
+    ]
+
+
+def _train(run: Path, seed: int, form: Form, pretrain: bool) -> None:
+    command = ["train", "baoding", "--seed", seed, "--transitions", form.transitions, "--out", run]
+    command += ["--pretrain"] if pretrain else []
+    command += ["--resume"] if run.exists() else []
+    command += ["--evaluate", min(form.episodes, 20)]
+    _call([*command, "--json"], run.with_suffix(".train.json"))
+
+
+def _minutes(run: Path, now_s: float) -> float:
+    """Return how long training took, also if it was interrupted and carried on."""
+    kept = run.with_suffix(".minutes.json")
+    if not kept.exists():
+        kept.write_text(json.dumps(now_s / 60))
+    return float(json.loads(kept.read_text()))
+
+
+def _versions(run: Path) -> list[Path]:
+    return sorted((run / "baoding").glob("v????"))
+
+
+def _measure(run: Path, version: Path, form: Form) -> Point:
+    """Return how fresh episodes of a model go: the same ones for every model and seed."""
+    out = run.with_name(f"{run.name}-{version.name}")
+    report = out / "report.json"
+    if not report.exists():
+        options = ["--episodes", form.episodes, "--seed", EVALUATION_SEED, "--hands", 25]
+        _call(["eval", "baoding", "--model", version, *options, "--out", out, "--json"], None)
+    summary = json.loads(report.read_text())["summary"]
+    lineage = json.loads((version / "model.json").read_text())["lineage"]
+    return Point(
+        transitions=lineage["total_transitions"],
+        episodes=summary["episodes"],
+        success_90=summary["success_90"],
+        success_180=summary["success_180"],
+        rotation_deg_median=summary["rotation_deg_median"],
+        drop_share=summary["drops"] / summary["episodes"],
+    )
+
+
+def _call(arguments: list[Any], keep: Path | None) -> None:
+    words = [str(TWINLOOP), *map(str, arguments)]
+    print("$", " ".join(words), file=sys.stderr, flush=True)
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    if keep is not None:
+        keep.write_text(done.stdout)
+
+
+def _mean(points: list[Point], name: str) -> float:
+    return float(np.mean([getattr(point, name) for point in points]))
+
+
+def draw(path: Path, curves: dict[int, list[Point]], title: str) -> None:
+    """Draw success, rotation and drops against transitions: mean and range over seeds."""
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
+    names = ("success_90", "success_180", "rotation_deg_median", "drop_share")
+    labels = ("success at 90°", "success at 180°", "median rotation [deg]", "dropped")
+    for axis, name, label in zip(axes, names, labels, strict=True):
+        _band(axis, list(curves.values()), name)
+        axis.set(xscale="log", xlabel="transitions", title=label)
+        if name != "rotation_deg_median":
+            axis.set_ylim(-0.03, 1.03)
+    for column, axis in ((1, axes[0]), (2, axes[1])):
+        points = [(row[0], row[column]) for row in PDDM["hardware"] if row[column] is not None]
+        axis.plot(*zip(*points, strict=True), "k^", label="PDDM, robot")
+        axis.legend(loc="lower right", frameon=False)
+    figure.suptitle(f"{title}: {len(curves)} training seeds, mean and range")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _band(axis: Axes, curves: list[list[Point]], name: str) -> None:
+    points = min(map(len, curves))
+    x = np.mean([[p.transitions for p in curve[:points]] for curve in curves], axis=0)
+    y = np.array([[getattr(p, name) for p in curve[:points]] for curve in curves])
+    axis.plot(x, y.mean(0), "o-", ms=4)
+    axis.fill_between(x, y.min(0), y.max(0), alpha=0.2)
+
+
+if __name__ == "__main__":
+    main()
