@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Baoding task learned from nothing and with a twin's help: curves over training seeds.
 
-Each seed is one `twinloop train`, and each model that it made on the way is measured by `twinloop
-eval` on fresh episodes. Every episode of every seed counts. Training carries on where it was
-interrupted when the benchmark is called again with --resume.
+Each seed is one `twinloop train`. Each model that it made on the way is measured on fresh episodes
+in which its policy acts alone, and the last one also by `twinloop eval`, with the default planner
+about the policy. Every episode of every seed counts. Training carries on where it was interrupted
+when the benchmark is called again with --resume.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from harness import Target
 from matplotlib.axes import Axes
+from twinloop.contract import load as load_contract
+from twinloop.fleet import Job, deal, open_fleet, packed
+from twinloop.learning.model_file import load_model
+from twinloop.learning.training_run import summary
+
+from twinloop import tasks
 
 TWINLOOP = Path(sys.executable).with_name("twinloop")
 EVALUATION_SEED = 700_000_000
@@ -58,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name = "pretraining" if arguments.pretrain else "learning"
     quick = Form((0,), 3_000, 4)
-    full = Form((0, 1, 2), 150_000 if arguments.pretrain else 100_000, 50)
+    full = Form((0, 1, 2), 160_000 if arguments.pretrain else 100_000, 50)
     form = full if arguments.full else quick
     form = Form(
         tuple(arguments.seeds or form.seeds),
@@ -66,54 +74,62 @@ def main() -> None:
         form.episodes,
     )
     folder = harness.start(name, arguments.full, arguments.resume)
-    curves, minutes = {}, {}
+    curves, minutes, planned = {}, {}, {}
     for seed in form.seeds:
         began = time.monotonic()
         run = folder / f"seed-{seed}"
         _train(run, seed, form, arguments.pretrain)
         minutes[seed] = _minutes(run, time.monotonic() - began)
         curves[seed] = [_measure(run, version, form) for version in _versions(run)]
+        planned[seed] = _measure_planned(run, _versions(run)[-1], form)
     figures: dict[str, Any] = {
         "seeds": list(form.seeds),
         "episodes_a_point": form.episodes,
         "minutes": minutes,
-        "curves": {str(seed): [vars(p) for p in points] for seed, points in curves.items()},
+        "policy_alone": {str(seed): [vars(p) for p in points] for seed, points in curves.items()},
+        "planner_about_last_policy": {str(seed): row for seed, row in planned.items()},
     }
     draw(folder / "curves.png", curves, name)
-    last = [points[-1] for points in curves.values()]
-    targets = pretraining_targets(last) if arguments.pretrain else scratch_targets(last, minutes)
+    rows = list(planned.values())
+    if arguments.pretrain:
+        targets = pretraining_targets(rows)
+    else:
+        targets = scratch_targets(rows, minutes)
     harness.finish(name, folder, figures, targets, arguments.full, [folder / "curves.png"])
 
 
-def scratch_targets(last: list[Point], minutes: dict[int, float]) -> list[Target]:
+def scratch_targets(last: list[dict[str, float]], minutes: dict[int, float]) -> list[Target]:
+    def mean(name: str) -> float:
+        return float(np.mean([row[name] for row in last]))
+
     return [
-        Target("mean success at 90 deg", _mean(last, "success_90"), 0.9, ">="),
-        Target("mean success at 180 deg", _mean(last, "success_180"), 0.5, ">="),
+        Target("mean success at 90 deg", mean("success_90"), 0.9, ">="),
+        Target("mean success at 180 deg", mean("success_180"), 0.5, ">="),
         Target("minutes of the slowest seed", max(minutes.values()), 75.0, "<="),
     ]
 
 
-def pretraining_targets(last: list[Point]) -> list[Target]:
+def pretraining_targets(last: list[dict[str, float]]) -> list[Target]:
     return [
-        Target("least success at 180 deg", min(p.success_180 for p in last), 0.9, ">="),
-        Target("least median rotation", min(p.rotation_deg_median for p in last), 250.0, ">="),
+        Target("least success at 180 deg", min(row["success_180"] for row in last), 0.9, ">="),
+        Target("least median rotation", min(r["rotation_deg_median"] for r in last), 250.0, ">="),
     ]
 
 
 def _train(run: Path, seed: int, form: Form, pretrain: bool) -> None:
     command = ["train", "baoding", "--seed", seed, "--transitions", form.transitions, "--out", run]
     command += ["--pretrain"] if pretrain else []
+    if (run / "report.json").exists():
+        return
     command += ["--resume"] if run.exists() else []
     command += ["--evaluate", min(form.episodes, 20)]
     _call([*command, "--json"], run.with_suffix(".train.json"))
 
 
 def _minutes(run: Path, now_s: float) -> float:
-    """Return how long training took, also if it was interrupted and carried on."""
-    kept = run.with_suffix(".minutes.json")
-    if not kept.exists():
-        kept.write_text(json.dumps(now_s / 60))
-    return float(json.loads(kept.read_text()))
+    """Return how long training took, from its own report where it was done before."""
+    report = json.loads((run / "report.json").read_text())
+    return float(max(report["wall_s"], now_s) / 60)
 
 
 def _versions(run: Path) -> list[Path]:
@@ -121,22 +137,41 @@ def _versions(run: Path) -> list[Path]:
 
 
 def _measure(run: Path, version: Path, form: Form) -> Point:
-    """Return how fresh episodes of a model go: the same ones for every model and seed."""
-    out = run.with_name(f"{run.name}-{version.name}")
+    """Return how fresh episodes go with a model's policy: the same ones for every model and seed."""
+    kept = run.with_name(f"{run.name}-{version.name}.json")
+    if not kept.exists():
+        contract = load_contract("baoding")
+        loaded = load_model(version, contract)
+        proposal = loaded.model.proposal
+        assert proposal is not None
+        seeds = tuple(range(EVALUATION_SEED, EVALUATION_SEED + form.episodes))
+        job = Job("baoding", "proposal", seeds, 100, hands=25, proposal=packed(proposal))
+        with open_fleet(1) as fleet:
+            episodes = [record.episode for record in fleet.run(deal(job))]
+        row = summary(tasks.make("baoding"), episodes)
+        point = Point(
+            transitions=loaded.manifest.lineage.total_transitions,
+            episodes=int(row["episodes"]),
+            success_90=row["success_90"],
+            success_180=row["success_180"],
+            rotation_deg_median=row["rotation_deg_median"],
+            drop_share=row["drop_share"],
+        )
+        kept.write_text(json.dumps(vars(point)))
+    return Point(**json.loads(kept.read_text()))
+
+
+def _measure_planned(run: Path, version: Path, form: Form) -> dict[str, float]:
+    """Return how the same episodes go with the default planner about the policy."""
+    out = run.with_name(f"{run.name}-{version.name}-planned")
     report = out / "report.json"
     if not report.exists():
+        shutil.rmtree(out, ignore_errors=True)
         options = ["--episodes", form.episodes, "--seed", EVALUATION_SEED, "--hands", 25]
         _call(["eval", "baoding", "--model", version, *options, "--out", out, "--json"], None)
-    summary = json.loads(report.read_text())["summary"]
-    lineage = json.loads((version / "model.json").read_text())["lineage"]
-    return Point(
-        transitions=lineage["total_transitions"],
-        episodes=summary["episodes"],
-        success_90=summary["success_90"],
-        success_180=summary["success_180"],
-        rotation_deg_median=summary["rotation_deg_median"],
-        drop_share=summary["drops"] / summary["episodes"],
-    )
+    found = json.loads(report.read_text())["summary"]
+    names = ("episodes", "success_90", "success_180", "rotation_deg_median", "drops")
+    return {name: found[name] for name in names}
 
 
 def _call(arguments: list[Any], keep: Path | None) -> None:
@@ -145,10 +180,6 @@ def _call(arguments: list[Any], keep: Path | None) -> None:
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     if keep is not None:
         keep.write_text(done.stdout)
-
-
-def _mean(points: list[Point], name: str) -> float:
-    return float(np.mean([getattr(point, name) for point in points]))
 
 
 def draw(path: Path, curves: dict[int, list[Point]], title: str) -> None:
