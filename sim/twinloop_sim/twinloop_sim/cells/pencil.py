@@ -89,7 +89,7 @@ class PencilScene(Scene):
             contype=2,
             conaffinity=2,
             condim=3,
-            friction=[0.3, 0.005, 0.0001],
+            friction=[0.05, 0.005, 0.0001],
         )
         pencil = spec.worldbody.add_body(name="pencil", pos=self._origin)
         pencil.add_freejoint(name="pencil")
@@ -114,7 +114,7 @@ class PencilScene(Scene):
             contype=2,
             conaffinity=2,
             condim=3,
-            friction=[0.3, 0.005, 0.0001],
+            friction=[0.05, 0.005, 0.0001],
         )
         self._tie(spec, pencil)
         return spec.compile()
@@ -132,7 +132,7 @@ class PencilScene(Scene):
                 name1=f"{link}_pad",
                 name2=f"{link}_grip",
             )
-            tie.solref = [0.02, 1.0]
+            tie.solref = [0.01, 1.0]
 
     def start(self, rng: np.random.Generator) -> Start:
         limits = self.contract.action

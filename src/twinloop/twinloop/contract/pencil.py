@@ -10,7 +10,7 @@ from twinloop.contract.spec import Channel, Contract
 
 PAPER_FRAME = "paper"  # x to the right and y up for the reader, z off the paper
 JOINT_SPEED = 0.6
-GRIP_RANGE_RAD = 0.25  # joints keep this near to the grip
+GRIP_RANGE_RAD = 0.15  # joints keep this near to the grip
 WAYPOINTS = 8  # of the path ahead, one a control step
 _AXES = tuple(f"tip.{axis}" for axis in "xyz")
 

@@ -15,11 +15,13 @@ from twinloop.models.base import DynamicsModel, ModelInvalid
 from twinloop.models.claw_valve import ClawValve
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.models.hand_balls import HandBalls
+from twinloop.models.hand_object import HandObject
 
 KINDS: dict[str, type[Ensemble]] = {
     "ensemble": Ensemble,
     "hand_balls": HandBalls,
     "claw_valve": ClawValve,
+    "hand_object": HandObject,
 }
 
 __all__ = [
