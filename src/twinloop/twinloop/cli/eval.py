@@ -33,7 +33,10 @@ def evaluate(
         str, typer.Option(help="Folder of a model or of a registry, or 'shipped'.")
     ] = SHIPPED,
     episodes: Annotated[int, typer.Option(help="Episodes to run.", min=1)] = 20,
-    steps: Annotated[int, typer.Option(help="Control steps of an episode.", min=1)] = 100,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Control steps; the task's own.", min=1, show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first episode; the next count up.", min=0)] = 0,
     twin: Annotated[Engine, typer.Option(help="Engine of the simulated twin.")] = Engine.mujoco,
     goal: Goal = "",
@@ -58,6 +61,7 @@ def evaluate(
     chosen = model_folder(model, task)
     console = Console(stderr=as_json)
     # Late, because these imports take seconds.
+    from twinloop import tasks
     from twinloop.cli.evaluation import load_or_refuse, run_episodes
     from twinloop.cli.reports import finish
     from twinloop.reporting.models import of_model
@@ -72,7 +76,7 @@ def evaluate(
         loaded,
         contract,
         range(seed, seed + episodes),
-        steps=steps,
+        steps=steps or tasks.make(task, goal).episode_steps,
         engine=twin.value,
         goal=goal,
         planner=planner,

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from twinloop import contract as contracts
-from twinloop import planners
+from twinloop import planners, tasks
 from twinloop.cli.errors import CommandError
 from twinloop.contract import Contract
 from twinloop.fleet import Job, deal, open_fleet, packed
@@ -73,6 +73,7 @@ def run_episodes(
     jobs = deal(job)
     workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
     done = taken = 0
+    unit = tasks.make(contract.name, goal).progress_unit
     with (
         WorkProgress(console, len(seeds), "episodes") as progress,
         open_fleet(workers, say=progress.say) as fleet,
@@ -84,5 +85,5 @@ def run_episodes(
             plan_ms = record.plan_ms if hands == 1 else ()
             write_record(record, contract, bags, index, engine, model.version, plan_ms)
             done, taken = done + 1, taken + len(record.episode)
-            progress.update(done, f"{taken} steps, last {record.rotation_deg:.0f} deg")
+            progress.update(done, f"{taken} steps, last {record.score:.3g} {unit}")
     return read_run(bags, contract)

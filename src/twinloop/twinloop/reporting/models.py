@@ -11,7 +11,7 @@ from twinloop.bags.episodes import episodes
 from twinloop.bags.errors import BagError
 from twinloop.contract import Contract
 from twinloop.learning.episode import Episode
-from twinloop.learning.gate import NotEnoughHeldOut, score
+from twinloop.learning.gate import CHANNEL, NotEnoughHeldOut, score
 from twinloop.learning.model_file import LoadedModel, Manifest, load_model
 from twinloop.learning.registry import Registry, RegistryError
 from twinloop.models import ModelInvalid
@@ -91,6 +91,8 @@ def _errors(
     models: Iterable[LoadedModel], figures: Sequence[EpisodeFigures], contract: Contract
 ) -> tuple[tuple[ModelError, ...], str]:
     """Return the errors, or none and why."""
+    if CHANNEL not in contract.slices:
+        return (), f"prediction errors are of balls, which task {contract.name} has none of"
     data = _data(figures, contract)
     found = []
     for one in models:
