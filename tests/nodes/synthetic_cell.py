@@ -31,6 +31,7 @@ from twinloop_interfaces.msg import (
     GuardStatus,
     ModelAnnouncement,
     PlanStats,
+    TaskGoal,
     TrackedBall,
     TrackedBallArray,
 )
@@ -143,6 +144,7 @@ class SyntheticPlanner(Node):
         self.status = self.create_publisher(EpisodeStatus, "episode_status", qos.latched())
         self.model = self.create_publisher(ModelAnnouncement, "model", qos.latched(10))
         self.model.publish(ModelAnnouncement(version="v0001", status=ModelAnnouncement.PROMOTED))
+        self.goal = self.create_publisher(TaskGoal, "task_goal", qos.latched())
         self.create_subscription(JointState, "joint_states", self.take_joints, qos.SENSOR)
         self.create_subscription(
             TrackedBallArray, "balls", lambda m: self.assembler.feed("balls", m), qos.SENSOR
@@ -202,6 +204,9 @@ class SyntheticPlanner(Node):
     def begin(self, stamp_ns: int) -> None:
         self.running, self.step, self.due_ns = True, 0, None
         self.tell(EpisodeStatus.RUNNING, stamp_ns, "")
+        goal = TaskGoal(episode_id=self.episode_id, task="baoding", goal="ccw")
+        goal.header.stamp = to_time(stamp_ns)
+        self.goal.publish(goal)
         print(f"started {self.episode_id}", flush=True)
 
     def end(self, stamp_ns: int, reason: str) -> None:

@@ -151,3 +151,34 @@ def test_an_unknown_goal_is_refused(goal: str) -> None:
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(ValueError, match="no task 'juggling'.*baoding"):
         tasks.make("juggling", "ccw")
+
+
+def test_a_task_begins_with_its_first_observation_and_is_told_once() -> None:
+    loop, planner = running()
+    loop.start(tasks.make("baoding", "hold"), seed=0, steps=0)
+    first, second = drive(loop, range(0, 110, 10))
+    assert first.begun is planner.task
+    assert first.begun.goal_values == pytest.approx((0.03, 0.07, -0.03, 0.07))
+    assert second.begun is None
+
+
+def test_a_goal_changed_amid_an_episode_holds_from_the_next_step_on() -> None:
+    loop, planner = running()
+    drive(loop, range(0, 10, 10))
+    loop.change_task(tasks.make("baoding", "move", (0.0, 0.1)))
+    (step,) = drive(loop, range(10, 110, 10))
+    assert step.index == 1
+    assert step.begun.goal == "move"
+    assert planner.task.goal_values[:2] == pytest.approx((0.0, 0.1))
+
+
+def test_the_goal_of_nothing_cannot_be_changed() -> None:
+    loop, _ = running()
+    loop.stop()
+    with pytest.raises(RuntimeError, match="nothing is being planned"):
+        loop.change_task(tasks.make("baoding", "cw"))
+
+
+def test_places_are_refused_where_goals_have_none() -> None:
+    with pytest.raises(ValueError, match="its goals take no numbers"):
+        tasks.make("valve", "", (0.1,))

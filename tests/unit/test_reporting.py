@@ -216,6 +216,9 @@ def test_the_report_has_the_promised_form_and_is_strict_json(tmp_path: Path) -> 
         "promotions",
         "rejections",
         "model_versions",
+        "unit",
+        "progress_median",
+        "succeeded",
     ]
     assert content["summary"]["plan_ms"] == {"p50": 30.0, "p99": 40.0}
     assert content["summary"]["transitions"] == 40

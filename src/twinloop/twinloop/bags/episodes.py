@@ -25,6 +25,7 @@ from twinloop.contract import (
 from twinloop.contract.sources import extract
 from twinloop.learning.episode import Episode
 
+TASK_GOAL = "task_goal"
 PLAN_STATS = "plan_stats"
 EPISODE_STATUS = "episode_status"
 # A step that is this share of the period off its due time does not follow the one before.

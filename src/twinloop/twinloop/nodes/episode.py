@@ -26,7 +26,7 @@ from twinloop.nodes.parameters import ParameterSpec
 from twinloop.planners.control import COMPLETE, DROPPED
 from twinloop.tasks.base import Progress
 from twinloop_interfaces.action import ResetScene, RunEpisode
-from twinloop_interfaces.msg import EpisodeStatus, PlanStats
+from twinloop_interfaces.msg import EpisodeStatus, PlanStats, TaskGoal
 from twinloop_interfaces.srv import StartPlanning
 
 _POLL_S = 0.05
@@ -39,6 +39,7 @@ class Running:
 
     status: EpisodeStatus
     progress: Progress
+    goal: str  # that progress is counted for
     since_s: float = field(default_factory=time.monotonic)  # steady, of the last sign of progress
     started: Future | None = None  # the planner's answer
     handle: ServerGoalHandle | None = None
@@ -79,6 +80,7 @@ class EpisodeNode(Node):
         self._start = self.create_client(StartPlanning, "start_planning")
         self._stop = self.create_client(Trigger, "stop_planning")
         self.create_subscription(PlanStats, "plan_stats", self._on_stats, qos.EVENT)
+        self.create_subscription(TaskGoal, "task_goal", self._on_task_goal, qos.latched())
         self._server = ActionServer(
             self,
             RunEpisode,
@@ -195,7 +197,9 @@ class EpisodeNode(Node):
             goal=goal,
             seed=seed,
         )
-        running = Running(status, tasks.make(task, goal).tracker())
+        chosen = tasks.make(task, goal)
+        status.goal = chosen.goal
+        running = Running(status, chosen.tracker(), chosen.goal)
         self._running = running
         self._publish(status)
         goal = ResetScene.Goal(start="cup", seed=seed, lockstep=self.param("lockstep"))
@@ -260,6 +264,18 @@ class EpisodeNode(Node):
             self._end(stats.stop_reason)
         else:
             self._publish(status)
+
+    def _on_task_goal(self, message: TaskGoal) -> None:
+        """Follow what the planner is after now: progress counts from here."""
+        running = self._running
+        if running is None or message.episode_id != running.status.episode_id:
+            return
+        if message.goal == running.goal and not message.places:
+            return
+        running.goal = message.goal
+        running.progress = tasks.make(message.task, message.goal, list(message.places)).tracker()
+        running.status.goal = message.goal
+        self._publish(running.status)
 
     def _end(self, reason: str) -> None:
         running = self._running

@@ -28,8 +28,9 @@ from twinloop.nodes.parameters import ParameterSpec
 from twinloop.paths import share
 from twinloop.planners.control import ControlLoop, Step
 from twinloop.planners.schedule import Lateness
-from twinloop_interfaces.msg import ModelAnnouncement, PlanStats
-from twinloop_interfaces.srv import StartPlanning
+from twinloop.tasks.base import Task
+from twinloop_interfaces.msg import ModelAnnouncement, PlanStats, TaskGoal
+from twinloop_interfaces.srv import SetGoal, StartPlanning
 
 SHIPPED = "shipped"
 
@@ -75,7 +76,7 @@ class PlannerNode(Node):
         self._slot = ModelSlot(contract)
         path = self._model_path()
         model, self._version = self._slot.load(path)
-        task = tasks.make(name, "ccw")
+        task = tasks.make(name)
         planner = planners.make(
             self.param("planner"), model, task, self.param("seed"), device=self.param("device")
         )
@@ -92,6 +93,8 @@ class PlannerNode(Node):
         self.create_subscription(ModelAnnouncement, "model", self._on_model, qos.latched(10))
         self.create_service(StartPlanning, "start_planning", self._on_start)
         self.create_service(Trigger, "stop_planning", self._on_stop)
+        self.create_service(SetGoal, "set_goal", self._on_set_goal)
+        self._goal = self.create_publisher(TaskGoal, "task_goal", qos.latched())
         self.get_logger().info(f"plans {name} with model {self._version} from {path}")
 
     def activate(self) -> None:
@@ -169,6 +172,34 @@ class PlannerNode(Node):
             self._stop("stopped on request")
         return response
 
+    def _on_set_goal(
+        self, request: SetGoal.Request, response: SetGoal.Response
+    ) -> SetGoal.Response:
+        """Change what the running episode is after."""
+        assert self._loop is not None
+        if not self.is_active or not self._loop.is_running:
+            response.message = "no episode is being planned"
+            return response
+        try:
+            task = tasks.make(self.param("task"), request.goal, list(request.places))
+        except ValueError as error:
+            response.message = str(error)
+            return response
+        self._loop.change_task(task)
+        response.accepted = True
+        return response
+
+    def _say_goal(self, task: Task, due_ns: int) -> None:
+        message = TaskGoal(
+            episode_id=self._episode_id,
+            task=task.name,
+            goal=task.goal,
+            places=task.goal_values,
+        )
+        message.header.stamp = Time(nanoseconds=due_ns).to_msg()
+        self._goal.publish(message)
+        self.get_logger().info(f"episode {self._episode_id}: goal {task.goal}")
+
     def _stop(self, reason: str) -> None:
         assert self._loop is not None
         self._loop.stop()
@@ -221,6 +252,8 @@ class PlannerNode(Node):
     def _publish(self, step: Step, started_s: float) -> None:
         assert self._loop is not None
         stamp = Time(nanoseconds=step.due_ns).to_msg()
+        if step.begun is not None:
+            self._say_goal(step.begun, step.due_ns)
         contract = self._loop.contract
         if step.action is not None:
             command = JointTrajectory(joint_names=list(contract.action.elements))

@@ -35,6 +35,7 @@ class Step:
     action: NDArray[np.float64] | None = None
     stats: PlanStats | None = None
     stop_reason: str = ""
+    begun: Task | None = None  # what is pursued from this step on, where that is new
 
 
 class ControlLoop:
@@ -50,6 +51,8 @@ class ControlLoop:
         self._assembler = Assembler(contract)
         self._schedule = StepSchedule(round(contract.period_s * 1e9))
         self._task: Task | None = None
+        self._is_new = False  # the task has not begun yet
+        self._seed = 0
         self._steps = 0
         self._index = 0
         self._patience = 0
@@ -71,8 +74,19 @@ class ControlLoop:
         self.planner.task = task
         self.planner.reset(seed)
         self._schedule.start()
-        self._task, self._steps, self._index = task, steps, 0
+        self._task, self._is_new = task, True
+        self._seed, self._steps, self._index = seed, steps, 0
         self._patience = round(FIRST_SAMPLES_S / self.contract.period_s)
+
+    def change_task(self, task: Task) -> None:
+        """Pursue another goal of the task from the next step on.
+
+        Raises:
+            RuntimeError: nothing is being planned.
+        """
+        if self._task is None:
+            raise RuntimeError("nothing is being planned")
+        self._task, self._is_new = task, True
 
     def stop(self) -> None:
         """Plan no more."""
@@ -114,6 +128,10 @@ class ControlLoop:
             return Step(due, index, observation, stop_reason=DROPPED)
         if self._steps and index >= self._steps:
             return Step(due, index, observation, stop_reason=COMPLETE)
+        begun = None
+        if self._is_new:
+            begun = task = self._task = self.planner.task = task.begin(vector, self._seed)
+            self._is_new = False
         horizon = self.planner.horizon
         action, stats = self.planner.plan(vector, task.targets(vector, horizon))
-        return Step(due, index, observation, action.double().numpy(), stats)
+        return Step(due, index, observation, action.double().numpy(), stats, begun=begun)

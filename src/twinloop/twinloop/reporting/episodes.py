@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from twinloop import tasks
-from twinloop.bags.episodes import PLAN_STATS, RecordedStep, recorded_steps
+from twinloop.bags.episodes import PLAN_STATS, TASK_GOAL, RecordedStep, recorded_steps
 from twinloop.bags.errors import BagError
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.read import complete_bags, metadata, read_messages, unfinished_bags
 from twinloop.contract import Contract, stamp_of
+from twinloop.learning.episode import Episode
 from twinloop.planners.control import COMPLETE, DROPPED
 from twinloop.tasks.base import Task
 
@@ -41,6 +42,11 @@ class EpisodeFigures:
     index: int = 0
     task: str = ""
     goal: str = ""
+    """The last one, where it was changed amid the episode; figures count from that change."""
+    succeeded: bool = False
+    """Whether the goal was reached, and both balls kept."""
+    unit: str = "deg"
+    """Of the progress, which is a distance from places for goals that are places."""
     seed: int = 0
     models: tuple[str, ...] = ()
     """Versions it was planned with, in order."""
@@ -62,6 +68,11 @@ class EpisodeFigures:
     """Of each step [T]; empty where it was not measured."""
     lateness_ms: NDArray[np.float64] = field(default_factory=_no_values, repr=False)
     """Of each step [T]; empty where it was not measured, as in runs without a pace."""
+
+
+def progress(one: EpisodeFigures) -> str:
+    """Return an episode's progress with its unit, as people write it."""
+    return f"{one.rotation_deg:.0f}°" if one.unit == "deg" else f"{one.rotation_deg:.3g} {one.unit}"
 
 
 def read_run(
@@ -109,7 +120,7 @@ def figures_of(paths: list[Path], contract: Contract) -> EpisodeFigures:
     about = _episode_of(paths[0])
     last = _episode_of(paths[-1])
     steps = [step for path in paths for step in recorded_steps(path, contract)]
-    stats = [message for path in paths for message in _plan_stats(path, about)]
+    stats = _messages(paths, about, PLAN_STATS)
     planned = [message for message in stats if not message.stop_reason]
     common: dict[str, Any] = {
         "id": about.episode_id,
@@ -127,18 +138,25 @@ def figures_of(paths: list[Path], contract: Contract) -> EpisodeFigures:
         return EpisodeFigures(**common)
     times_ns, observations = _observed(steps, stats, contract)
     actions = np.stack([step.action for step in steps])
-    task = tasks.make(about.task, about.goal)
+    task, since_ns = _pursued(paths, about)
     failed = task.failed(torch.from_numpy(observations)).numpy()
     common["dropped"] |= bool(failed.any())
     end = int(np.argmax(failed)) + 1 if failed.any() else len(observations)
+    first = min(int(np.searchsorted(times_ns, since_ns)), end - 1)
+    task = task.begin(torch.from_numpy(observations[first]), about.seed)
     progress = task.tracker()
-    rotations = np.array([progress.update(one) for one in observations[:end]])
+    rotations = np.zeros(end)
+    rotations[first:] = [progress.update(one) for one in observations[first:end]]
+    common |= {"goal": task.goal, "unit": task.progress_unit}
+    pursued = Episode(observations[first:], actions[first:], {}) if first < len(actions) else None
+    ended_well = common["stop_reason"] in ENDED_WELL and not common["dropped"]
     # Bags of runs without a pace, or without a planner, hold zeros instead of times.
     plan_ms = np.array([one.plan_ms for one in planned], dtype=np.float64)
     lateness_ms = np.array([one.lateness_ms for one in planned], dtype=np.float64)
     return EpisodeFigures(
         **common,
         steps=len(steps),
+        succeeded=ended_well and pursued is not None and task.succeeded(pursued),
         rotation_deg=float(rotations[-1]),
         total_return=_return(task, observations, actions),
         transitions=_transitions(steps, contract),
@@ -161,17 +179,31 @@ def _unreadable(path: Path, error: BagError) -> EpisodeFigures:
     return EpisodeFigures(id=path.name, bags=(path,), stop_reason=f"unreadable: {error.problem}")
 
 
-def _plan_stats(path: Path, about: EpisodeMetadata) -> list[Any]:
-    """Return the PlanStats of an episode, in the order of their stamps."""
+def _pursued(paths: list[Path], about: EpisodeMetadata) -> tuple[Task, int]:
+    """Return what an episode was after in the end, and since when [ns]."""
+    said = _messages(paths, about, TASK_GOAL)
+    if not said:
+        return tasks.make(about.task, about.goal, about.places), 0
+    last = said[-1]
+    since_ns = stamp_of(last) if len(said) > 1 else 0
+    return tasks.make(about.task, last.goal, list(last.places)), since_ns
+
+
+def _messages(paths: list[Path], about: EpisodeMetadata, topic: str) -> list[Any]:
+    """Return the messages of a topic that are about the episode, in the order of their stamps."""
+    return sorted((one for path in paths for one in _of_path(path, about, topic)), key=stamp_of)
+
+
+def _of_path(path: Path, about: EpisodeMetadata, topic: str) -> list[Any]:
     messages = []
-    for message in read_messages(path, [about.topic(PLAN_STATS)]):
+    for message in read_messages(path, [about.topic(topic)]):
         try:
             decoded = message.decode()
         except ValueError as error:
             raise BagError(path, f"{message.topic}: {error}") from error
         if decoded.episode_id == about.episode_id:
             messages.append(decoded)
-    return sorted(messages, key=stamp_of)
+    return messages
 
 
 def _observed(

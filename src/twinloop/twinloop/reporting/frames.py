@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from twinloop.bags.episodes import episode as read_episode
 from twinloop.bags.errors import BagError
 from twinloop.contract import Contract
-from twinloop.reporting.episodes import EpisodeFigures
+from twinloop.reporting.episodes import EpisodeFigures, progress
 from twinloop.reporting.plots import INK, save
+from twinloop.reporting.report import unit_of
 
 FRAMES = 8
 _SIDE_IN = 1.45
@@ -26,9 +27,11 @@ _SHOWN = 0.95  # share of the camera's height that is kept, about the middle
 
 
 def best(episodes: Sequence[EpisodeFigures]) -> EpisodeFigures | None:
-    """Return the episode that turned the balls farthest, one without a drop if there is one."""
+    """Return the episode that turned the balls farthest, or came nearest to its places; one
+    without a drop if there is one."""
     shown = [one for one in episodes if one.steps]
-    return max(shown, key=lambda one: (not one.dropped, one.rotation_deg), default=None)
+    sign = 1.0 if unit_of(shown) == "deg" else -1.0
+    return max(shown, key=lambda one: (not one.dropped, sign * one.rotation_deg), default=None)
 
 
 def draw_strip(episodes: Sequence[EpisodeFigures], contract: Contract, path: Path) -> Path | None:
@@ -38,8 +41,8 @@ def draw_strip(episodes: Sequence[EpisodeFigures], contract: Contract, path: Pat
         the file; None where no episode can be drawn, or the twin's renderer is not installed.
     """
     chosen = best(episodes)
-    if chosen is None:
-        return None
+    if chosen is None or "ball_position" not in contract.slices:
+        return None  # the renderer of bags knows the hand and its balls alone
     try:
         observations = read_episode(chosen.bags[0], contract).observations
         rows = np.linspace(0, len(observations) - 1, min(FRAMES, len(observations))).astype(int)
@@ -51,7 +54,7 @@ def draw_strip(episodes: Sequence[EpisodeFigures], contract: Contract, path: Pat
     figure.get_layout_engine().set(w_pad=0.01, wspace=0.01)  # type: ignore[union-attr,call-arg]
     kept = "dropped" if chosen.dropped else "both balls kept"
     figure.suptitle(
-        f"Episode {chosen.index + 1}, {chosen.goal}: {chosen.rotation_deg:.0f}° in "
+        f"Episode {chosen.index + 1}, {chosen.goal}: {progress(chosen)} in "
         f"{chosen.times_s[-1]:.1f} s, {kept}",
         x=0.01,
         ha="left",

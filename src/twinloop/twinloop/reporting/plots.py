@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from twinloop.reporting.episodes import ENDED_WELL, EpisodeFigures
-from twinloop.reporting.report import PLAN_BOUND_MS, Report, joined
+from twinloop.reporting.report import PLAN_BOUND_MS, Report, joined, unit_of
 
 KEPT, DROPPED, INK, FAINT, ACCENT = "#1f6f8b", "#c8553d", "#2b2d33", "#c9ced6", "#e3a94f"
 _DPI = 120
@@ -64,14 +64,17 @@ def rotation(report: Report) -> Figure | None:
                 fontsize=8,
                 va="center",
             )
-    for height in (90.0, 180.0):
+    unit = unit_of(shown)
+    for height in (90.0, 180.0) if unit == "deg" else ():
         axes.axhline(height, color=INK, lw=0.7, ls=(0, (4, 4)), alpha=0.5, zorder=0)
     for color, marker, label in dict.fromkeys(_end(one) for one in shown):
         axes.plot([], [], f"-{marker}", color=color, ms=5, label=label)
     _legend(axes)
-    axes.yaxis.set_major_locator(MultipleLocator(_tick_deg(axes)))
+    if unit == "deg":
+        axes.yaxis.set_major_locator(MultipleLocator(_tick_deg(axes)))
     axes.set_xlabel("time since the first step [s]")
-    axes.set_ylabel("rotation in the goal's direction [deg]")
+    turned = "rotation in the goal's direction [deg]"
+    axes.set_ylabel(turned if unit == "deg" else f"distance from the goal [{unit}]")
     axes.set_xlim(0.0, 1.05 * _longest(shown))
     if len(shown) <= _LABELLED:
         axes.set_ylim(top=max(axes.get_ylim()[1], max(heights) + _label_height(shown)))

@@ -100,7 +100,10 @@ def _episode(one: EpisodeFigures) -> dict[str, Any]:
     return {
         "id": one.id,
         "steps": one.steps,
-        "rotation_deg": _rounded(one.rotation_deg, 2),
+        "rotation_deg": _rounded(one.rotation_deg, 2) if one.unit == "deg" else None,
+        "progress": _rounded(one.rotation_deg, 2),
+        "unit": one.unit,
+        "succeeded": one.succeeded,
         "dropped": one.dropped,
         "return": _rounded(one.total_return),
         "model": ", ".join(one.models),
@@ -114,13 +117,17 @@ def _episode(one: EpisodeFigures) -> dict[str, Any]:
 
 
 def _summary(episodes: Sequence[EpisodeFigures], models: Models) -> dict[str, Any]:
-    rotations = [one.rotation_deg for one in episodes]
+    unit = unit_of(episodes)
+    median = (
+        _rounded(float(np.median([one.rotation_deg for one in episodes]))) if episodes else None
+    )
+    turned = episodes if unit == "deg" else ()
     plan_ms = joined(episodes, "plan_ms")
     return {
         "episodes": len(episodes),
-        "rotation_deg_median": _rounded(float(np.median(rotations)), 2) if episodes else None,
-        "success_90": _success(episodes, 90.0),
-        "success_180": _success(episodes, 180.0),
+        "rotation_deg_median": None if median is None or not turned else round(median, 2),
+        "success_90": _success(turned, 90.0),
+        "success_180": _success(turned, 180.0),
         "drops": sum(one.dropped for one in episodes),
         "plan_ms": {
             "p50": _rounded(float(np.percentile(plan_ms, 50)), 2) if len(plan_ms) else None,
@@ -131,7 +138,17 @@ def _summary(episodes: Sequence[EpisodeFigures], models: Models) -> dict[str, An
         "promotions": models.promotions,
         "rejections": models.rejections,
         "model_versions": list(dict.fromkeys(name for one in episodes for name in one.models)),
+        "unit": unit,
+        "progress_median": median,
+        "succeeded": _rounded(float(np.mean([one.succeeded for one in episodes])), 4)
+        if episodes
+        else None,
     }
+
+
+def unit_of(episodes: Sequence[EpisodeFigures]) -> str:
+    """Return the unit of the episodes' progress; those that never ran have none of their own."""
+    return next((one.unit for one in episodes if one.steps), "deg")
 
 
 def joined(episodes: Sequence[EpisodeFigures], name: str) -> np.ndarray:

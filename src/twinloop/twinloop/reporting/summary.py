@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from twinloop.reporting.episodes import ENDED_WELL, EpisodeFigures
-from twinloop.reporting.report import Report
+from twinloop.reporting.episodes import ENDED_WELL, EpisodeFigures, progress
+from twinloop.reporting.report import Report, unit_of
 
 _COLUMNS = 80
 _LISTED = 8  # more episodes than these are told in a few words each
@@ -58,7 +58,7 @@ def _episodes(episodes: Sequence[EpisodeFigures]) -> RenderableType:
         faults = _faults(episodes)
         return Group(told, *([Text(faults, style="yellow", no_wrap=True)] if faults else []))
     table = Table(box=None, padding=(0, 1), width=_COLUMNS)
-    for name in ("episode", "steps", "rotation", "return"):
+    for name in ("episode", "steps", "progress", "return"):
         table.add_column(name, justify="right", header_style="dim")
     table.add_column("model", header_style="dim", no_wrap=True, max_width=14)
     table.add_column("end", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -70,7 +70,7 @@ def _episodes(episodes: Sequence[EpisodeFigures]) -> RenderableType:
         table.add_row(
             str(one.index + 1),
             str(one.steps),
-            f"{one.rotation_deg:.0f}°",
+            progress(one),
             f"{one.total_return:.0f}",
             " ".join(one.models) or "-",
             end,
@@ -83,7 +83,7 @@ def _grid(episodes: Sequence[EpisodeFigures]) -> Table:
     cells = []
     for one in episodes:
         cell = Text(f"{one.index + 1:3d} ", style="dim")
-        cell.append(f"{one.rotation_deg:5.0f}° ", style="not dim")
+        cell.append(f"{progress(one):>6} ", style="not dim")
         cells.append(cell.append(_end(one), style=f"not dim {_style(one)}"))
     for start in range(0, len(cells), _A_LINE):
         table.add_row(*cells[start : start + _A_LINE])
@@ -93,9 +93,10 @@ def _grid(episodes: Sequence[EpisodeFigures]) -> Table:
 def _quartiles(episodes: Sequence[EpisodeFigures]) -> Text:
     rotations = [one.rotation_deg for one in episodes]
     low, first, third, high = np.percentile(rotations, [0, 25, 75, 100])
-    return Text(
-        f"rotation from {low:.0f}° to {high:.0f}°, middle half {first:.0f}° to {third:.0f}°"
-    )
+    unit = unit_of(episodes)
+    shown = [f"{v:.0f}°" if unit == "deg" else f"{v:.3g} {unit}" for v in (low, high, first, third)]
+    name = "rotation" if unit == "deg" else "distance"
+    return Text(f"{name} from {shown[0]} to {shown[1]}, middle half {shown[2]} to {shown[3]}")
 
 
 def _is_fault(one: EpisodeFigures) -> bool:
@@ -124,9 +125,7 @@ def _figures(content: dict[str, Any]) -> Table:
     plan = summary["plan_ms"]
     count = summary["episodes"]
     rows = [
-        ("rotation, median", _number(summary["rotation_deg_median"], "°"), "rotation_deg_median"),
-        ("at least 90°, kept", _share(summary["success_90"]), ""),
-        ("at least 180°, kept", _share(summary["success_180"]), ""),
+        *_measures(summary),
         ("drops", f"{summary['drops']} of {count}{_of(summary['drops'], count)}", "drop_share"),
         ("plan time, p50", _number(plan["p50"], " ms"), ""),
         ("plan time, p99", _number(plan["p99"], " ms"), "plan_ms_p99"),
@@ -141,6 +140,20 @@ def _figures(content: dict[str, Any]) -> Table:
     for name, value, target in rows:
         table.add_row(name, value, _verdict(targets.get(target)))
     return table
+
+
+def _measures(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of what the goal is measured by."""
+    if summary["unit"] != "deg":
+        return [
+            ("distance, median", _number(summary["progress_median"], f" {summary['unit']}"), ""),
+            ("reached the goal", _share(summary["succeeded"]), ""),
+        ]
+    return [
+        ("rotation, median", _number(summary["rotation_deg_median"], "°"), "rotation_deg_median"),
+        ("at least 90°, kept", _share(summary["success_90"]), ""),
+        ("at least 180°, kept", _share(summary["success_180"]), ""),
+    ]
 
 
 def _verdict(target: dict[str, Any] | None) -> Text:

@@ -406,6 +406,6 @@ class PlaceTracker:
         return float(away_mm[0]) if self._task.goal == "move" else self._largest_mm
 
 
-def make(goal: str) -> Baoding:
-    """Make the task with one of `Baoding.goals`; `ccw` for ""."""
-    return Baoding(goal)
+def make(goal: str, places: Sequence[float] = ()) -> Baoding:
+    """Make the task with one of `Baoding.goals`, `ccw` for "", and its places; see `Baoding`."""
+    return Baoding(goal, places=places)
