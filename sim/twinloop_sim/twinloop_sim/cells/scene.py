@@ -140,6 +140,7 @@ def robot_spec(urdf: str, substeps: int, **arguments: str) -> mujoco.MjSpec:
     text = xacro.process_file(str(share("urdf", urdf)), mappings=arguments).toxml()
     spec = mujoco.MjSpec.from_string(text)
     spec.compiler.fusestatic = False
+    spec.compiler.discardvisual = False  # what a scene adds only to be seen stays
     spec.option.timestep = Scene.tick_s / substeps
     spec.option.iterations = 20
     # Without warm starts the physical state is all there is, so a saved state goes on bit-exactly.
