@@ -37,11 +37,13 @@ class PolicyConfig:
     Attributes:
         hidden: widths of the policy's layers.
         updates: gradient steps a transition.
+        augment: whether equivalent views, such as with the balls swapped, are learned from alike.
         sac: settings of the actor-critic.
     """
 
     hidden: tuple[int, ...] = (256, 256)
     updates: float = 1.0
+    augment: bool = True
     sac: SACConfig = field(default_factory=SACConfig)
 
 
@@ -162,7 +164,7 @@ class PolicyLearner:
             features = self.proposal.features(first, self.goals.targets(first, goal))
             following = self.proposal.features(ends, self.goals.targets(ends, goal))
             reward = self._returns(runs, goal)
-        if len(self._symmetry):
+        if self.config.augment and len(self._symmetry):
             # Which of the equivalent views is seen is drawn anew each time.
             swap = torch.rand(len(first), generator=self.sac.generator)[:, None] < 0.5
             features = torch.where(swap, features[:, self._symmetry], features)

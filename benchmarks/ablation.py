@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ingredients of Baoding learning are worth: with and without each.
+
+Of the policy: training from nothing on few transitions, then fresh episodes with the policy alone.
+Of the dynamics model: fits to the same random and exploring episodes, then the open-loop error of
+the balls on episodes held out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import harness
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from twinloop.contract import load as load_contract
+from twinloop.fleet import Fleet, Job, deal, open_fleet, packed
+from twinloop.learning.episode import Episode
+from twinloop.learning.episode_bags import read_bags
+from twinloop.learning.fit import FitConfig, fit, prediction_error
+from twinloop.learning.policy import PolicyConfig
+from twinloop.learning.protocol import Protocol, protocol
+from twinloop.learning.replay import split
+from twinloop.learning.train import bag_folders, train
+from twinloop.learning.training_run import Listener, summary
+from twinloop.models import Ensemble, new_model
+from twinloop.models.ensemble import EnsembleConfig
+
+from twinloop import tasks
+
+TASK = "baoding"
+EVALUATION_SEED = 700_000_000
+
+
+def _with_sac(**changes: Any) -> Callable[[PolicyConfig], PolicyConfig]:
+    return lambda policy: replace(policy, sac=replace(policy.sac, **changes))
+
+
+POLICY: dict[str, Callable[[PolicyConfig], PolicyConfig]] = {
+    "as shipped": lambda policy: policy,
+    "returns of one step": _with_sac(steps=1),
+    "no swapped views": lambda policy: replace(policy, augment=False),
+    "last policy, not averaged": _with_sac(average_rate=1.0),
+    "one critic": _with_sac(critics=1),
+    "half the updates": lambda policy: replace(policy, updates=0.5 * policy.updates),
+}
+
+
+def main() -> None:
+    arguments = harness.parser(__doc__).parse_args()
+    full = arguments.full
+    seeds, transitions, episodes = ((0, 1, 2), 20_000, 50) if full else ((0,), 600, 4)
+    folder = harness.start("ablation", full, arguments.resume)
+    base = protocol(TASK, transitions)
+    base = replace(base, stages=(transitions,), updates_last=1)
+    policy: dict[str, list[dict[str, float]]] = {}
+    with open_fleet(1) as fleet:
+        for name, change in POLICY.items():
+            assert base.policy is not None
+            config = replace(base, policy=change(base.policy))
+            policy[name] = [
+                _policy(folder / name.replace(" ", "-") / str(seed), seed, config, episodes, fleet)
+                for seed in seeds
+            ]
+    data = folder / "as-shipped" / "0"
+    model = _models(data, seeds, updates=800 if full else 5)
+    figures: dict[str, Any] = {"seeds": list(seeds), "transitions": transitions}
+    figures |= {"episodes_a_seed": episodes, "policy": policy, "model": model}
+    draw(folder / "policy.png", policy)
+    harness.finish("ablation", folder, figures, [], full, [folder / "policy.png"])
+
+
+def _policy(
+    out: Path, seed: int, config: Protocol, episodes: int, fleet: Fleet
+) -> dict[str, float]:
+    """Return how fresh episodes go with the policy of one training run."""
+    kept = out.with_suffix(".json")
+    if not kept.exists():
+        silent = Listener(lambda _: None)
+        result = train(out, TASK, seed, workers=1, evaluate=0, config=config, listener=silent)
+        assert result.model.proposal is not None
+        seeds = tuple(range(EVALUATION_SEED, EVALUATION_SEED + episodes))
+        proposal = packed(result.model.proposal)
+        job = Job(TASK, "proposal", seeds, config.steps, hands=25, proposal=proposal)
+        found = [record.episode for record in fleet.run(deal(job))]
+        kept.write_text(json.dumps(summary(tasks.make(TASK), found)))
+        print(out.parent.name, seed, kept.read_text(), flush=True)
+    row: dict[str, float] = json.loads(kept.read_text())
+    return row
+
+
+def _models(data: Path, seeds: tuple[int, ...], updates: int) -> dict[str, list[dict[str, float]]]:
+    """Return the errors [mm] of models fitted to one run's episodes, a row a seed."""
+    training, held_out = split(read_bags(bag_folders(data), load_contract(TASK)), 0.1)
+    shipped = FitConfig()
+    variants: dict[str, tuple[Callable[[int], Ensemble], FitConfig]] = {
+        "as shipped": (lambda seed: new_model(TASK, seed), shipped),
+        "loss over one step": (lambda seed: new_model(TASK, seed), replace(shipped, steps=1)),
+        "one member": (lambda seed: new_model(TASK, seed, members=1), shipped),
+        "no input noise": (lambda seed: new_model(TASK, seed), replace(shipped, input_noise=0.0)),
+        "no geometry, one network": (_plain, shipped),
+    }
+    return {
+        name: [_error(make(seed), training, held_out, config, seed, updates) for seed in seeds]
+        for name, (make, config) in variants.items()
+    }
+
+
+def _plain(seed: int) -> Ensemble:
+    task = tasks.make(TASK)
+    known = (task.command.start, task.command.stop)
+    return Ensemble(
+        EnsembleConfig(
+            observation_size=task.observation_size,
+            action_size=task.action_size,
+            hidden=(200, 200),
+            known=known,
+        ),
+        seed,
+    )
+
+
+def _error(
+    model: Ensemble,
+    training: list[Episode],
+    held_out: list[Episode],
+    config: FitConfig,
+    seed: int,
+    updates: int,
+) -> dict[str, float]:
+    torch.set_num_threads(1)
+    windows = sum(max(len(e) - config.steps + 1, 0) for e in training)
+    epochs = max(1, round(updates * config.batch / windows))
+    fit(model, training, replace(config, epochs=epochs), seed=seed)
+    balls = load_contract(TASK).slices["ball_position"]
+    found = prediction_error(model, held_out, (1, 7), balls)
+    return {
+        f"{steps}_step_{kind}_mm": float(found[steps][kind])
+        for steps in ("1", "7")
+        for kind in ("mean", "median", "still")
+    }
+
+
+def draw(path: Path, policy: dict[str, list[dict[str, float]]]) -> None:
+    """Draw the rotation and success of every variant: one dot a seed, and the mean."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), sharey=True, layout="constrained")
+    names = ("rotation_deg_median", "success_90", "drop_share")
+    labels = ("median rotation [deg]", "success at 90°", "dropped")
+    height = np.arange(len(policy))[::-1]
+    for axis, name, label in zip(axes, names, labels, strict=True):
+        for y, rows in zip(height, policy.values(), strict=True):
+            values = [row[name] for row in rows]
+            axis.plot(values, [y] * len(values), "o", color="C0", alpha=0.5)
+            axis.plot(np.mean(values), y, "|", color="k", ms=16)
+        axis.set(xlabel=label, yticks=height, yticklabels=list(policy))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
