@@ -66,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name = "pretraining" if arguments.pretrain else "learning"
     quick = Form((0,), 3_000, 4)
-    full = Form((0, 1, 2), 160_000 if arguments.pretrain else 100_000, 50)
+    full = Form((0, 1, 2), 80_000 if arguments.pretrain else 100_000, 50)
     form = full if arguments.full else quick
     form = Form(
         tuple(arguments.seeds or form.seeds),
@@ -91,10 +91,7 @@ def main() -> None:
     }
     draw(folder / "curves.png", curves, name)
     rows = list(planned.values())
-    if arguments.pretrain:
-        targets = pretraining_targets(rows)
-    else:
-        targets = scratch_targets(rows, minutes)
+    targets = pretraining_targets(rows) if arguments.pretrain else scratch_targets(rows, minutes)
     harness.finish(name, folder, figures, targets, arguments.full, [folder / "curves.png"])
 
 
@@ -137,7 +134,7 @@ def _versions(run: Path) -> list[Path]:
 
 
 def _measure(run: Path, version: Path, form: Form) -> Point:
-    """Return how fresh episodes go with a model's policy: the same ones for every model and seed."""
+    """Return how fresh episodes go with a policy: the same ones for every model and seed."""
     kept = run.with_name(f"{run.name}-{version.name}.json")
     if not kept.exists():
         contract = load_contract("baoding")

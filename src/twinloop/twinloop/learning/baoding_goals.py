@@ -18,7 +18,6 @@ from twinloop.learning.step_replay import Runs
 from twinloop.tasks.baoding import Baoding
 
 _TURN_RAD = 2.0
-CCW, CW = (1.0, 0.0, 0.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class BaodingGoals:
@@ -84,17 +83,13 @@ class BaodingGoals:
         return torch.where(sign == 0.0, near, turned) - self.task.price(action, after)
 
     def relabel(self, runs: Runs, generator: torch.Generator) -> Tensor:
-        """Return goals [B, 5]: of some runs another one than they had, of each kind alike: ccw, cw,
-        or places to which the balls would have to turn by up to `_TURN_RAD` either way."""
+        """Return goals [B, 5]: of some runs, places to which the balls would have to turn by up to
+        `_TURN_RAD` either way, whatever the episode was after."""
         count = len(runs.goal)
         now = self.task.angle(runs.observations[:, 0])
         turn = _TURN_RAD * (2 * torch.rand(count, generator=generator) - 1)
         (cx, cz), (rx, rz) = self.task.config.reach_center_m, self.task.config.reach_radii_m
         x, z = rx * torch.cos(now + turn), rz * torch.sin(now + turn)
         there = torch.stack([torch.zeros(count), cx + x, cz + z, cx - x, cz - z], dim=1)
-        others = torch.stack(
-            [there.new_tensor(CCW).expand(count, 5), there.new_tensor(CW).expand(count, 5), there]
-        )
-        kind = torch.randint(3, (count,), generator=generator)
         is_other = torch.rand(count, generator=generator) < self.relabelled
-        return torch.where(is_other[:, None], others[kind, torch.arange(count)], runs.goal)
+        return torch.where(is_other[:, None], there, runs.goal)
