@@ -17,10 +17,13 @@ from typing import Any
 import harness
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from harness import Target
 from numpy.typing import NDArray
+from twinloop.contract import load as load_contract
 from twinloop.fleet import Fleet, Job, deal, open_fleet, packed
 from twinloop.learning.episode import Episode
+from twinloop.learning.registry import Registry
 from twinloop.learning.train import TrainResult, train
 from twinloop.learning.training_run import Listener
 from twinloop.models import Ensemble
@@ -37,19 +40,17 @@ class Hand:
 
     Attributes:
         transitions: of PDDM's protocol for the task.
-        stages: transitions after which the model is measured on the way.
         success: share of fresh episodes that should succeed; None where nothing was promised.
     """
 
     transitions: int
-    stages: tuple[int, ...]
     success: float | None = None
 
 
 HANDS = {
-    "valve": Hand(12_000, (4_000, 8_000), success=0.9),
-    "cube": Hand(36_000, (12_000, 24_000)),
-    "pencil": Hand(12_000, (4_000, 8_000)),
+    "valve": Hand(12_000, success=0.9),
+    "cube": Hand(36_000),
+    "pencil": Hand(12_000),
 }
 
 
@@ -65,7 +66,7 @@ def main() -> None:
     count = 50 if arguments.full else 10
     limit = arguments.transitions or (None if arguments.full else 1_500)
     folder = harness.start("hands", arguments.full, arguments.resume)
-    figures: dict[str, Any] = {"episodes": count, "training_seeds": seeds}
+    figures: dict[str, Any] = {"training_seeds": seeds}
     if arguments.cut:
         figures["cut"] = arguments.cut
     targets: list[Target] = []
@@ -77,7 +78,7 @@ def main() -> None:
             seed: _measured(folder, name, seed, transitions, count, arguments.workers)
             for seed in seeds
         }
-        figures[name] = {"transitions": transitions, "seeds": runs}
+        figures[name] = {"protocol_transitions": hand.transitions, "seeds": runs}
         plots.append(_curve(folder, name, runs))
         if name == "pencil":
             plots.append(_drawn(folder, seeds[0]))
@@ -96,15 +97,14 @@ def _measured(
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     began = time.monotonic()
-    stages = [stage for stage in HANDS[name].stages if stage < transitions]
+    out = folder / f"{name}-{seed}"
     result = train(
-        folder / f"{name}-{seed}",
+        out,
         name,
         seed,
         transitions,
         workers=workers,
         evaluate=count,
-        evaluate_at=stages,
         command=f"benchmarks/hands.py, seed {seed}",
         listener=Listener(say=lambda line: print(f"{name} seed {seed}: {line}", flush=True)),
     )
@@ -112,15 +112,30 @@ def _measured(
     with open_fleet(workers) as fleet:
         fresh = _episodes(fleet, result.model, name, seed, count)
         measured = {
+            "transitions": result.lineage.total_transitions,
             "rounds": result.rounds,
+            "stages": _stages(out, name, result),
             "final": _figures(name, fresh),
-            "metrics": result.metrics,
             "train_s": trained_s,
         }
         if name == "pencil":
             measured["digits"] = _write_digits(fleet, result, folder, seed)
     path.write_text(json.dumps(measured, indent=1, default=float))
     return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def _stages(out: Path, name: str, result: TrainResult) -> list[dict[str, float | None]]:
+    """Return how the models that were made on the way did on fresh episodes."""
+    registry = Registry(out, load_contract(name))
+    made = [registry.manifest(version) for version in result.versions]
+    return [
+        {
+            "transitions": one.lineage.total_transitions,
+            "score_median": one.metrics["evaluation_score_median"],
+            "success": one.metrics["evaluation_success"],
+        }
+        for one in made
+    ]
 
 
 def _episodes(
@@ -147,6 +162,7 @@ def _figures(name: str, episodes: list[Episode]) -> dict[str, Any]:
     task: Any = tasks.make(name)
     scores = np.array([task.score(one.observations) for one in episodes])
     figures: dict[str, Any] = {
+        "episodes": len(episodes),
         "unit": task.progress_unit,
         "score_median": float(np.median(scores)),
         "score_mean": float(scores.mean()),
@@ -167,8 +183,6 @@ def _figures(name: str, episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _errors(task: Any, episode: Episode) -> NDArray[np.float64]:
-    import torch
-
     return np.asarray(task.error(torch.from_numpy(episode.observations)), dtype=np.float64)
 
 
@@ -196,13 +210,11 @@ def _curve(folder: Path, name: str, runs: dict[int, dict[str, Any]]) -> Path:
         x = [row["transitions"] for row in rounds]
         above.plot(x, [row["score_median"] for row in rounds], "-", color=color, alpha=0.6)
         below.plot(x, [row["success"] for row in rounds], "-", color=color, alpha=0.6)
-        measured = [row for row in rounds if "evaluation_success" in row]
-        stages = [row["transitions"] for row in measured] + x[-1:]
-        final = run["final"]
-        medians = [row["evaluation_score_median"] for row in measured] + [final["score_median"]]
-        shares = [row["evaluation_success"] for row in measured] + [final["success"]]
+        points = [*run["stages"], {"transitions": x[-1], **run["final"]}]
+        stages = [row["transitions"] for row in points]
+        medians = [row["score_median"] for row in points]
         above.plot(stages, medians, "o", color=color, label=f"seed {seed}")
-        below.plot(stages, shares, "o", color=color)
+        below.plot(stages, [row["success"] for row in points], "o", color=color)
     above.set_ylabel(f"median score [{task.progress_unit}]")
     below.set_ylabel("success")
     below.set_ylim(-0.02, 1.02)
@@ -227,7 +239,7 @@ def _drawn(folder: Path, seed: int) -> Path:
         axes.set_aspect("equal")
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.suptitle("Digits, never trained on: path (grey) and tracked tip (blue), 16 mm high")
+    figure.suptitle("Digits, never trained on: path (grey) and tracked tip (blue), 12 mm high")
     path = folder / "digits.png"
     figure.savefig(path, dpi=120)
     plt.close(figure)
