@@ -181,7 +181,7 @@ def stub_training(record_count: int, error: BaseException | None = None) -> Any:
         registry = Registry(out, CONTRACT)
         candidate = tiny_candidate(settings["seed"])
         version = registry.add(candidate)
-        rows = [{"transitions": 10.0, "rotation_deg_median": 30.0, "drop_share": 0.0}]
+        rows = [{"transitions": 10.0, "score_median": 30.0, "success": 0.0, "drop_share": 0.0}]
         return training.TrainResult(
             (version,), registry.path(version), candidate.model, candidate.lineage, {}, rows
         )
@@ -201,7 +201,7 @@ def test_training_makes_a_registry_with_bags_and_a_report(
     assert len(complete_bags(out / "bags" / "training")) == 3
     evaluated = complete_bags(out / "bags" / "evaluation")
     assert [metadata(bag).episode.seed for bag in evaluated] == [4_900_000]
-    assert report["training"]["rounds"][0]["rotation_deg_median"] == 30.0
+    assert report["training"]["rounds"][0]["score_median"] == 30.0
     assert report["summary"]["episodes"] == 1
     assert (out / "learning.png").is_file()
     # Without --resume nothing is written into a run that is there.

@@ -283,10 +283,10 @@ def test_every_plot_is_drawn(tmp_path: Path) -> None:
     figures = read_run(tmp_path / "bags", CONTRACT)
     report = report_of(tmp_path, of_registry(registry, figures))
     rows = [
-        {"transitions": 100.0, "rotation_deg_median": 10.0, "drop_share": 0.5},
-        {"transitions": 200.0, "rotation_deg_median": 90.0, "drop_share": 0.1},
+        {"transitions": 100.0, "score_median": 10.0, "success": 0.0, "drop_share": 0.5},
+        {"transitions": 200.0, "score_median": 90.0, "success": 0.4, "drop_share": 0.1},
     ]
-    report.content["training"] = {"rounds": rows}
+    report.content["training"] = {"rounds": rows, "unit": "deg"}
     plots = draw(report)
     assert [path.name for path in plots] == [
         "rotation.png",

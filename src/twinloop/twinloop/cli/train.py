@@ -91,12 +91,13 @@ def train(
     began_s = time.monotonic()
     contract = contracts.load(task)
     registry = Registry(folder, contract)
-    training: dict[str, Any] = {"transitions": transitions, "pretrain": pretrain}
-    if registry.current() is None:
-        settings: dict[str, Any] = {"seed": seed, "transitions": transitions}
-        settings |= {"pretrain": pretrain, "goal": goal, "from_bags": from_bags}
-        settings |= {"workers": workers, "ray": ray}
-        training["rounds"] = _train(folder, registry, task, settings, tensorboard, console)
+    settings: dict[str, Any] = {"seed": seed, "transitions": transitions}
+    settings |= {"pretrain": pretrain, "goal": goal, "from_bags": from_bags}
+    settings |= {"workers": workers, "ray": ray}
+    unit = tasks.make(task, goal).progress_unit
+    training: dict[str, Any] = {"transitions": transitions, "pretrain": pretrain, "unit": unit}
+    # A run whose training had ended is read again: the report tells of its rounds too.
+    training["rounds"] = _train(folder, registry, task, settings, tensorboard, console)
     version = registry.current() or ""
     loaded, _ = load_or_refuse(registry.path(version), task)
     first = seed * _SEEDS_PER_RUN + _EVALUATION_SEEDS
@@ -176,5 +177,6 @@ def _train(
         except KeyboardInterrupt:
             progress.say(f"interrupted; --resume --out {folder} carries on")
             raise
-    registry.promote(result.version, "trained")
+    if registry.current() != result.version:
+        registry.promote(result.version, "trained")
     return result.rounds

@@ -128,20 +128,26 @@ def plan_time(report: Report) -> Figure | None:
 
 def learning(report: Report) -> Figure | None:
     """Draw how the episodes of each training round went, over the data collected by then."""
-    rounds = report.content.get("training", {}).get("rounds")
+    training = report.content.get("training", {})
+    rounds = training.get("rounds")
     if not rounds:
         return None
     figure, axes = _figure("Training, round by round")
     x = [row["transitions"] for row in rounds]
-    axes.plot(x, [row["rotation_deg_median"] for row in rounds], "-o", color=KEPT, ms=4)
+    axes.plot(x, [row["score_median"] for row in rounds], "-o", color=KEPT, ms=3, lw=1.2)
     axes.set_xlabel("transitions collected")
-    axes.set_ylabel("median rotation of the round's episodes [deg]", color=KEPT)
+    axes.set_ylabel(f"median score of the round's episodes [{training['unit']}]", color=KEPT)
     axes.set_xlim(0.0, 1.03 * max(x))
     shares = axes.twinx()
-    shares.plot(x, [100.0 * row["drop_share"] for row in rounds], "-x", color=DROPPED, ms=5)
-    shares.set_ylabel("episodes with a drop [%]", color=DROPPED)
+    for name, label, color in (
+        ("success", "succeeded", ACCENT),
+        ("drop_share", "failed", DROPPED),
+    ):
+        shares.plot(x, [100.0 * row[name] for row in rounds], lw=1.2, color=color, label=label)
+    shares.set_ylabel("episodes [%]")
     shares.set_ylim(0.0, 105.0)
     shares.spines["top"].set_visible(False)
+    _legend(shares)
     return figure
 
 
