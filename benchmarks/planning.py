@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast plans are made, what they cost as they grow, and what they are worth.
+
+    make bench-planning [FULL=1]
+    python benchmarks/planning.py [--full] [--only size,default,memory,cost,return] [--threads 2]
+
+size     PDDM's size against the same matrix products alone, and against pytorch_mppi (which
+         benchmarks/requirements.txt installs) with the same dynamics
+default  the default planner with the shipped model: plans a second, and return beside PDDM's size
+memory   resident memory over many plans
+cost     time against samples, horizon, members and width
+return   return against plan time of every planner, on true dynamics and on the shipped model
+         without its proposal, for every task
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import harness
+import matplotlib.pyplot as plt
+import numpy as np
+import psutil
+import torch
+from harness import Target
+from plan_timing import interleaved, neighbour_calls, plain_ensemble, plan_call, products_call
+from torch import Tensor
+from twinloop.fleet import Job, packed, run_job
+from twinloop.learning.model_file import load_model
+from twinloop.learning.rollout import EpisodeRecord
+from twinloop.models import Ensemble
+from twinloop.paths import share
+from twinloop.tasks.base import Task
+from twinloop_sim import cells
+
+from twinloop import contract, models, planners, tasks
+
+PDDM = {"samples": 700, "horizon": 7}
+WIDTHS = {"2x250": (250, 250), "2x500": (500, 500)}
+SWEPT = {
+    "samples": (50, 100, 200, 400, 700, 1400),
+    "horizon": (2, 4, 7, 10, 15),
+    "members": (1, 2, 3, 5, 7),
+    "width": (64, 128, 250, 256, 500, 512),
+}
+BUDGETS = (16, 64, 256)  # samples of the planners that are compared by return
+FLAT_MIB = 8.0
+
+Figures = dict[str, Any]
+
+
+def observation_of(task: Task) -> Tensor:
+    """Return a first observation of a task's cell [O]."""
+    cell = cells.make(task.name, 1)
+    try:
+        return torch.from_numpy(cell.reset([0]))[0]
+    finally:
+        cell.close()
+
+
+def shipped(task: str) -> Ensemble | None:
+    """Return the model that ships with a task, None where none does."""
+    try:
+        folder = share("models", task)
+        version = (folder / "current").read_text().strip()
+    except FileNotFoundError:
+        return None
+    return load_model(folder / version, contract.load(task)).model
+
+
+def medians(times: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def size(rounds: int) -> tuple[Figures, list[Target]]:
+    """Time plans of PDDM's size beside what they cannot do without, and beside pytorch_mppi."""
+    task = tasks.make("baoding")
+    observation = observation_of(task)
+    figures: Figures = {}
+    targets = []
+    for name, hidden in WIDTHS.items():
+        model = plain_ensemble(task, hidden)
+        calls = {
+            "products": products_call(model, **PDDM),
+            "plan": plan_call(planners.make("mppi", model, task, 0, **PDDM), observation),
+        }
+        try:
+            neighbours = neighbour_calls(model, task, observation, **PDDM)
+        except ImportError as error:
+            neighbours = {}
+            figures["pytorch_mppi"] = f"not measured: {error}"
+        times = medians(interleaved({**calls, **neighbours}, rounds))
+        times["plan_over_products"] = times["plan"] / times["products"]
+        for kind in neighbours:
+            times[f"pytorch_mppi_{kind}_over_plan"] = times[kind] / times["plan"]
+        figures[name] = times
+        targets += [
+            Target(f"plan_over_products_{name}", times["plan_over_products"], 1.2, "<="),
+            Target(
+                f"pytorch_mppi_over_plan_{name}",
+                times.get("pytorch_mppi_predict_over_plan"),
+                1.25 if name == "2x250" else 1.0,
+                ">=",
+            ),
+        ]
+    return figures, targets
+
+
+def episodes(job: Job) -> list[EpisodeRecord]:
+    """Run a job with the threads of this process as they were afterwards."""
+    threads = torch.get_num_threads()
+    try:
+        return run_job(job)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def default(rounds: int, count: int, steps: int) -> tuple[Figures, list[Target]]:
+    """Time the default planner with the shipped model, and compare its return with PDDM's size."""
+    task, model = tasks.make("baoding"), shipped("baoding")
+    assert model is not None
+    observation = observation_of(task)
+    call = plan_call(planners.make(planners.DEFAULT, model, task, 0), observation)
+    median = float(np.median(interleaved({"plan": call}, rounds)["plan"]))
+    job = Job("baoding", "model", tuple(range(count)), steps, hands=count, model=packed(model))
+    totals = {
+        name: np.array([record.total_return for record in episodes(one)])
+        for name, one in {
+            "default": job,
+            "pddm_size": replace(job, planner_name="mppi", planner=dict(PDDM)),
+        }.items()
+    }
+    difference = totals["default"] - totals["pddm_size"]
+    error = float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+    figures = {
+        "planner": planners.DEFAULT,
+        "plan_ms_median": median,
+        "plans_per_second": 1e3 / median,
+        "episodes": count,
+        "return_default": totals["default"],
+        "return_pddm_size": totals["pddm_size"],
+        "return_difference_mean": float(difference.mean()),
+        "return_difference_standard_error": error,
+    }
+    return figures, [
+        Target("default_plans_per_second", 1e3 / median, 50.0, ">="),
+        # The starts are the same for both; a standard error is left to chance.
+        Target("default_return_less_pddm_size", float(difference.mean()) + error, 0.0, ">="),
+    ]
+
+
+def memory(plans: int) -> tuple[Figures, list[Target]]:
+    """Watch the resident memory of this process while it plans."""
+    task, model = tasks.make("baoding"), shipped("baoding")
+    assert model is not None
+    call = plan_call(planners.make(planners.DEFAULT, model, task, 0), observation_of(task))
+    process = psutil.Process()
+    every = max(plans // 20, 1)
+    resident = []
+    for index in range(plans + 1):
+        if index % every == 0:
+            resident.append(process.memory_info().rss / 2**20)
+        call()
+    # The first tenth fills the allocator's caches.
+    growth = resident[-1] - resident[len(resident) // 10]
+    figures = {"plans": plans, "every": every, "rss_mib": resident, "growth_mib": growth}
+    return figures, [Target("memory_growth_mib", growth, FLAT_MIB, "<=")]
+
+
+def cost(rounds: int, folder: Path) -> tuple[Figures, Path]:
+    """Time plans against one quantity at a time, the others as PDDM has them, and draw them."""
+    task = tasks.make("baoding")
+    observation = observation_of(task)
+    usual = {**PDDM, "members": 3, "width": 250}
+    figures: Figures = {}
+    figure, axes = plt.subplots(1, len(SWEPT), figsize=(13, 3.2), sharey=True)
+    for axis, (name, values) in zip(axes, SWEPT.items(), strict=True):
+        rows = []
+        for value in values:
+            sizes = {**usual, name: value}
+            model = plain_ensemble(task, (sizes["width"],) * 2, sizes["members"])
+            amount = {"samples": sizes["samples"], "horizon": sizes["horizon"]}
+            times = interleaved(
+                {
+                    "plan": plan_call(planners.make("mppi", model, task, 0, **amount), observation),
+                    "products": products_call(model, **amount),
+                },
+                rounds,
+            )
+            rows.append({name: value, **medians(times)})
+        figures[name] = rows
+        for kind, style in (("plan", "o-"), ("products", "--")):
+            axis.plot(values, [row[kind] for row in rows], style, label=kind)
+        axis.set(xlabel=name, xlim=(0, None), ylim=(0, None))
+    axes[0].set_ylabel("median time [ms]")
+    axes[0].legend()
+    return figures, _save(figure, folder / "cost.png")
+
+
+def returns(count: int, steps: int, rounds: int, folder: Path) -> tuple[Figures, Path]:
+    """Run every planner at several budgets, and draw return against plan time.
+
+    The time is that of one robot with an untrained model of the task, on the threads of this run,
+    as true dynamics are far slower than any model.
+    """
+    figures: Figures = {}
+    names = tasks.available()
+    figure, axes = plt.subplots(2, len(names), figsize=(3.6 * len(names), 6.4), squeeze=False)
+    for column, name in enumerate(names):
+        task, model = tasks.make(name), shipped(name)
+        observation = observation_of(task)
+        timed = models.new_model(name, 0)
+        timed.requires_grad_(False)
+        sources: dict[str, Job] = {"oracle": Job(name, "oracle", (0,), steps)}
+        if model is not None:
+            sources["model"] = Job(name, "model", (0,), steps, model=packed(_alone(model)))
+        figures[name] = {}
+        for row, source in enumerate(("oracle", "model")):
+            axis = axes[row][column]
+            axis.set(title=f"{name}, {source}", xlabel="plan time [ms]", ylabel="return")
+            if source not in sources:
+                figures[name][source] = "not measured: no model ships"
+                continue
+            job = replace(sources[source], seeds=tuple(range(count)), hands=count)
+            result = _try(partial(_choices, job, task, timed, observation, rounds))
+            figures[name][source] = result
+            if isinstance(result, dict):
+                for planner, points in result.items():
+                    mean = [np.mean(point["returns"]) for point in points]
+                    spread = [np.ptp(point["returns"]) / 2 for point in points]
+                    at = [point["plan_ms"] for point in points]
+                    axis.errorbar(at, mean, spread, fmt="o-", capsize=2, label=planner)
+                axis.set_xscale("log")
+                axis.legend()
+    return figures, _save(figure, folder / "return.png")
+
+
+def _choices(
+    job: Job, task: Task, timed: Ensemble, observation: Tensor, rounds: int
+) -> dict[str, list[Figures]]:
+    result: dict[str, list[Figures]] = {}
+    for planner in planners.available():
+        for samples in BUDGETS:
+            changes = budget(planner, samples)
+            made = planners.make(planner, timed, task, 0, **changes)
+            times = interleaved({"plan": plan_call(made, observation)}, rounds)
+            target = task.targets(observation, made.horizon)
+            records = episodes(replace(job, planner_name=planner, planner=changes))
+            result.setdefault(planner, []).append(
+                {
+                    "samples": made.plan(observation, target)[1].samples,
+                    "plan_ms": float(np.median(times["plan"])),
+                    "returns": [record.total_return for record in records],
+                    "scores": [record.score for record in records],
+                }
+            )
+    return result
+
+
+def budget(planner: str, samples: int) -> dict[str, int]:
+    """Return changes that make a planner roll out about as many samples as others do."""
+    if planner != "icem":
+        return {"samples": samples}
+    iterations = 3 if samples >= 48 else 2
+    elites = max(2, samples // 16)
+    return {"samples": max(samples // iterations, 4), "iterations": iterations, "elites": elites}
+
+
+def _alone(model: Ensemble) -> Ensemble:
+    """Return a model without its proposal: the planner has to find out for itself."""
+    config = model.config.model_copy(update={"proposal": None})
+    tensors = {k: v for k, v in model.state_tensors().items() if not k.startswith("proposal.")}
+    return type(model).from_tensors(config.model_dump(mode="json"), tensors)
+
+
+def _try(measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | str:
+    """Return what is measured, or why it could not be: the other tasks go on."""
+    try:
+        return measure()
+    except (ValueError, AttributeError, NotImplementedError) as error:
+        return f"not measured: {error}"
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parts = ("size", "default", "memory", "cost", "return")
+    parser.add_argument("--only", default=",".join(parts), help="parts, with commas between")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the matrix products")
+    arguments = parser.parse_args()
+    wanted = arguments.only.split(",")
+    if not set(wanted) <= set(parts):
+        raise argparse.ArgumentTypeError(f"--only is {arguments.only}, expected of {parts}")
+    torch.set_num_threads(arguments.threads)
+    full = arguments.full
+    rounds = 50 if full else 5
+    folder = harness.start("planning", full, arguments.resume)
+    figures: Figures = {"threads": arguments.threads, "rounds": rounds}
+    targets: list[Target] = []
+    plots: list[Path] = []
+    if full and len(wanted) < len(parts):
+        figures["cut"] = f"only {arguments.only}"
+    if "size" in wanted:
+        figures["size"], held = size(rounds)
+        targets += held
+    if "default" in wanted:
+        figures["default"], held = default(rounds, 6 if full else 2, 100 if full else 10)
+        targets += held
+    if "memory" in wanted:
+        figures["memory"], held = memory(10_000 if full else 100)
+        targets += held
+    if "cost" in wanted:
+        figures["cost"], plot = cost(rounds, folder)
+        plots.append(plot)
+    if "return" in wanted:
+        figures["return"], plot = returns(3, 50 if full else 3, rounds, folder)
+        plots.append(plot)
+    harness.finish("planning", folder, figures, targets, full, plots)
+
+
+if __name__ == "__main__":
+    main()
