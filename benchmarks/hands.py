@@ -239,7 +239,7 @@ def _drawn(folder: Path, seed: int) -> Path:
         axes.set_aspect("equal")
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.suptitle("Digits, never trained on: path (grey) and tracked tip (blue), 12 mm high")
+    figure.suptitle("Digits, never trained on: path (grey) and tracked tip (blue), 16 mm high")
     path = folder / "digits.png"
     figure.savefig(path, dpi=120)
     plt.close(figure)
