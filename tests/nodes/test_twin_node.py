@@ -12,6 +12,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from twin_station import CUP, PERIOD_NS, TICK_NS, Station, free_domain, start_node
 from twinloop_sim.cell import Cell
+from twinloop_sim.variation import gap
 
 from twinloop_interfaces.msg import GuardStatus
 
@@ -203,6 +204,21 @@ def test_in_lock_step_a_slow_planner_changes_nothing(stepped: Station) -> None:
 def test_in_lock_step_the_node_moves_like_the_cell_in_process(stepped: Station) -> None:
     live = run_in_lockstep(stepped, lambda k: 0.0)
     cell = Cell(1)
+    cell.reset([SEED])
+    offline = [cell.truth().ball_position[0].copy()]
+    for k in range(STEPS):
+        cell.step(script(k)[None])
+        offline.append(cell.truth().ball_position[0].copy())
+    np.testing.assert_array_equal(live, offline)
+
+
+def test_the_node_plays_another_robot_like_the_cell_in_process() -> None:
+    station = Station(variation="gap", variation_seed=3)
+    try:
+        live = run_in_lockstep(station, lambda k: 0.0)
+    finally:
+        station.close()
+    cell = Cell(1, variations=[gap().draw(3)])
     cell.reset([SEED])
     offline = [cell.truth().ball_position[0].copy()]
     for k in range(STEPS):
