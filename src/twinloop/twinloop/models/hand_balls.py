@@ -145,18 +145,21 @@ class HandBalls(Ensemble):
         rows = observation[..., 0].numel()
         balls = observation[..., slice(*c.ball_position)].reshape(rows, 6).T.reshape(2, 3, rows)
         balls = balls.transpose(0, 1)
-        features = []
-        for angles in (joints, action):
-            # Joints learn from their own error; through the kinematics they would learn little.
-            links = self.geometry.links(angles.detach().reshape(-1, c.action_size))
-            if len(links[0][0, 0]) < rows:  # all members share the action
-                members = observation.shape[0]
-                links = links[0].repeat(1, 1, members), links[1].repeat(1, 1, members)
-            gap, direction = self.geometry.gaps(balls, links)
-            gap = gap - c.ball_radius_m
-            near = torch.exp(gap.clamp(min=0.0) * (-1.0 / c.reach_m))
-            # Penetration stands for force, so negative gaps keep their size.
-            features.append((gap.clamp(max=c.far_m) * (1.0 / c.reach_m))[None])
-            features.append(direction * near)
-        # [F, 2, links, rows] -> [rows, 2, F * links]
-        return torch.cat(features).permute(3, 1, 0, 2).flatten(2)
+        # Where the joints are and where they are to go, in one pass: many small operations cost as
+        # much as they are many. Joints learn from their own error; through the kinematics they
+        # would learn little.
+        both = torch.cat([part.detach().reshape(-1, c.action_size) for part in (joints, action)])
+        center, half = self.geometry.links(both)
+        if len(both) < 2 * rows:  # all members share the action
+            center, half = (
+                torch.cat([part[..., :rows], part[..., rows:].repeat(1, 1, len(observation))], -1)
+                for part in (center, half)
+            )
+        gap, direction = self.geometry.gaps(balls.repeat(1, 1, 2), (center, half))
+        gap = gap - c.ball_radius_m
+        near = torch.exp(gap.clamp(min=0.0) * (-1.0 / c.reach_m))
+        # Penetration stands for force, so negative gaps keep their size.
+        depth = gap.clamp(max=c.far_m) * (1.0 / c.reach_m)
+        features = torch.cat([depth[None], direction * near])
+        # [4, 2, links, 2 * rows] -> [rows, 2, 2 * 4 * links]
+        return features.unflatten(-1, (2, rows)).permute(4, 1, 3, 0, 2).flatten(2)
