@@ -147,11 +147,11 @@ class Fleet:
                     if isinstance(event, Failed):
                         worker.stop()
                         raise event.error
-                    if isinstance(event, Lost):
+                    if isinstance(event, Done):
+                        self._idle.append(worker)
+                    else:
                         self._note_loss(assignment, event.reason)
                         waiting.appendleft(assignment)
-                    else:
-                        self._idle.append(worker)
         finally:
             for worker in busy:
                 worker.stop()

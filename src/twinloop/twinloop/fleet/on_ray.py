@@ -87,8 +87,8 @@ class RayWorkers:
         self.ray = ray
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
+        except Exception as error:  # Ray raises that very class where its start takes too long
+            first = str(error).strip().partition("\n")[0]
             raise FleetError(f"no Ray cluster answers at {address!r}: {first}") from error
         cpus = int(ray.cluster_resources().get("CPU", 0))
         self.count = cpus if count is None else count
