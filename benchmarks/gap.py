@@ -102,6 +102,7 @@ def learn(folder: Path, seed: int, episodes: int, console: Console) -> float:
         # The twin waits for each plan, so that a busy machine costs time but changes nothing.
         "rtf": str(RTF),
         "lockstep": "true",
+        "busy": "true",
         "record_dir": str(folder / "bags"),
         "registry": str(folder / "registry"),
     }
