@@ -40,8 +40,8 @@ import matplotlib.pyplot as plt
 
 TASK = "baoding"
 STEPS = 100
-# Of the largest change. With the usual 0.1, and with 0.5 still, even an untrained model does no harm:
-# the policy carries the skill, and averaging over samples cancels what the model gets wrong.
+# Of the largest change. With the usual 0.1, and with 0.5 still, models hardly trained do no
+# harm: the policy carries the skill, and averaging over samples cancels what they get wrong.
 PROPOSAL_SIGMA = 1.0
 _DATA_SEED, _EVALUATION_SEED = 810_000, 820_000
 
