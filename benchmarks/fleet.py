@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from harness import Target
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from torch.utils.flop_counter import FlopCounterMode
 from twinloop.contract import load as load_contract
 from twinloop.fleet import Fleet, FleetError, Job, deal, open_fleet, packed
@@ -279,8 +280,8 @@ def learner(records: Sequence[EpisodeRecord], form: Form) -> dict[str, float]:
 
 
 def sizing(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return how many workers one driver keeps busy, on cores like these: with its bags alone, and
-    with the updates that the protocol asks for."""
+    """Return how many workers one driver keeps busy, on cores like these: those whose episodes it
+    has just the time to write, and those that collect as quickly as it learns."""
     rates = {
         row["episodes"]: row["transitions_per_s"]
         for row in figures["fleets"]
@@ -294,15 +295,15 @@ def sizing(figures: dict[str, Any]) -> dict[str, Any]:
         "fit_updates": fits / SIZED_FOR
         + (0.0 if asked.policy else asked.updates_round / asked.per_round),
     }
-    learning_ms = bag_ms + sum(
+    learning_ms = sum(
         count * figures["learner"][f"{name.removesuffix('s')}_ms"]
         for name, count in per_transition.items()
     )
     return {
         "updates_per_transition": per_transition,
         "worker_transitions_per_s": rates,
-        "driver_transitions_per_s_bags_only": 1e3 / bag_ms,
-        "driver_transitions_per_s_with_learner": 1e3 / learning_ms,
+        "written_transitions_per_s": 1e3 / bag_ms,
+        "learned_transitions_per_s": 1e3 / learning_ms,
         "workers_that_saturate_the_bags": {k: 1e3 / bag_ms / v for k, v in rates.items()},
         "workers_that_saturate_the_learner": {k: 1e3 / learning_ms / v for k, v in rates.items()},
         "megabytes_of_bags_per_100k_transitions": 0.1
@@ -335,11 +336,13 @@ def draw_sizing(sizes: dict[str, Any], folder: Path) -> Path:
     workers = np.arange(1, 65)
     for kind, color in zip(KINDS, ("#c8553d", "#e3a94f", "#1f6f8b"), strict=True):
         offered = workers * sizes["worker_transitions_per_s"][kind]
-        bags = np.minimum(offered, sizes["driver_transitions_per_s_bags_only"])
-        learning = np.minimum(offered, sizes["driver_transitions_per_s_with_learner"])
-        axes.plot(workers, bags, color=color, lw=1.4, label=f"{kind}, bags alone")
-        axes.plot(workers, learning, "--", color=color, lw=1.4, label=f"{kind}, with the learner")
+        collected = np.minimum(offered, sizes["written_transitions_per_s"])
+        # Collecting and learning take turns.
+        trained = 1.0 / (1.0 / collected + 1.0 / sizes["learned_transitions_per_s"])
+        axes.plot(workers, collected, color=color, lw=1.4, label=f"{kind}, collected")
+        axes.plot(workers, trained, "--", color=color, lw=1.4, label=f"{kind}, and learned from")
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_yscale("log")
     axes.set_xlabel("workers, each on a core of its own (computed from the measured costs)")
     axes.set_ylabel("transitions/s")
