@@ -66,7 +66,10 @@ class BatchedMLP(nn.Module):
         They are those of `output_scale * self((x - mean) / scale)`, with the scales worked into the
         weights; ReLU stands between them.
         """
-        maps = [(layer.weight, layer.bias) for layer in self.layers]
+        maps: list[AffineMap] = []
+        for layer in self.layers:
+            assert isinstance(layer, BatchedLinear)
+            maps.append((layer.weight, layer.bias))
         weight, bias = maps[0]
         weight = weight / scale[:, None]
         maps[0] = weight, bias - mean @ weight[:, None]
@@ -78,8 +81,8 @@ class BatchedMLP(nn.Module):
 def apply(maps: list[AffineMap], x: Tensor) -> Tensor:
     """Return what folded layers make of their input, without gradients: [E, N, in] -> [E, N, out].
 
-    On a CPU one member after the other: its rows stay in the cache from layer to layer, and products
-    of single matrices are quicker there than batched ones.
+    On a CPU one member after the other: its rows stay in the cache from layer to layer, and
+    products of single matrices are quicker there than batched ones.
     """
     if not x.is_cpu:
         for weight, bias in maps[:-1]:
