@@ -9,7 +9,8 @@ from twinloop.contract.hand_cell import hand_contract
 from twinloop.contract.spec import Channel, Contract
 
 PALM_FRAME = "rh_palm"
-JOINT_SPEED = 1.5
+JOINT_SPEED = 1.0
+CUP_RANGE_RAD = 0.5  # joints keep this near to the cup pose
 # First two columns of a rotation matrix; the third follows from them.
 ROTATION = tuple(f"cube.{row}{column}" for column in "xy" for row in "xyz")
 _AXES = tuple(f"cube.{axis}" for axis in "xyz")
@@ -40,4 +41,4 @@ def contract() -> Contract:
         Channel(name="cube_spin", field="angular", elements=_AXES, unit="rad/s", **cube),
         goal,
     )
-    return hand_contract("cube", JOINT_SPEED, objects)
+    return hand_contract("cube", JOINT_SPEED, objects, about=("cup", CUP_RANGE_RAD))
