@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,7 +149,13 @@ def run_seed(folder: Path, seed: int, protocol: Protocol, console: Console) -> d
     folder.mkdir(exist_ok=True)
     cell = {"variation": gap().draw(seed).model_dump()}
     count = round(protocol.minutes[-1] * 60 / EPISODE_S)
-    wall_s = learn(folder, seed, count, console)
+    learned = folder / "learned.json"
+    if not learned.is_file():
+        # What an interrupted run has left is no start for another one.
+        for part in ("bags", "registry"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        learned.write_text(json.dumps({"wall_s": learn(folder, seed, count, console)}))
+    wall_s = float(json.loads(learned.read_text())["wall_s"])
     used = versions_by_episode(folder / "bags")
     registry = Registry(folder / "registry", contracts.load(TASK))
     history = [promotion.version for promotion in registry.promotions()]
