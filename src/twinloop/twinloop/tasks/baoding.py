@@ -61,7 +61,6 @@ class BaodingConfig:
     place_tolerance_m: float
     place_steps: int  # control steps at the end for which a moved ball has to be in its place
     reward_far_m: float  # distance at which a place earns nothing
-    reward_near_m: float  # distance within which it earns nearly all
 
     def __post_init__(self) -> None:
         for name in ("period_steps", "goal_deg", "reward_turn_deg"):
@@ -275,14 +274,13 @@ class Baoding:
         return turn.clamp(-limit, limit) / limit
 
     def nearness(self, observation: Tensor, places: Tensor) -> Tensor:
-        """Return how near both balls are to places, -0.5 to 1: [..., O], [..., 4] -> [...].
+        """Return how near both balls are to places, -1 to 1: [..., O], [..., 4] -> [...].
 
-        One half is linear and tells the way from afar, the other one is steep about the place.
+        Far away it is negative: where staying alive earned something in itself, a policy that
+        learns other goals beside learns to sit still.
         """
-        c = self.config
         distance = self.distances(observation, places).mean(-1)
-        far = (1 - distance / c.reward_far_m).clamp(min=-1.0)
-        return 0.5 * far + 0.5 * torch.exp(-0.5 * (distance / c.reward_near_m).square())
+        return (1 - distance / self.config.reward_far_m).clamp(-1.0, 1.0)
 
     def distances(self, observation: Tensor, places: Tensor) -> Tensor:
         """Return each ball's distance to its place, seen along the palm normal [m]: [..., O],
