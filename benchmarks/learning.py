@@ -66,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name = "pretraining" if arguments.pretrain else "learning"
     quick = Form((0,), 3_000, 4)
-    full = Form((0, 1, 2), 60_000 if arguments.pretrain else 100_000, 50)
+    full = Form((0, 1, 2), 60_000, 50)
     form = full if arguments.full else quick
     form = Form(
         tuple(arguments.seeds or form.seeds),

@@ -150,6 +150,7 @@ class TrainingRun:
             if index == self._learned:
                 policy.load(self._policy_file)
             return
+        policy.settle(self.transitions / self.config.stages[-1])
         policy.improve()
         if index % self.config.save_every == 0:
             self._save_policy(policy, index)
