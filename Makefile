@@ -2,7 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL := /bin/bash
 
-BENCHES := bench-learning bench-gap bench-gate bench-planning bench-fleet bench-hands
+BENCHES := bench-learning bench-gap bench-gate bench-planning bench-fleet bench-hands \
+	bench-ablation bench-training_speed
 
 .PHONY: setup demo test lint results clean $(BENCHES)
 
