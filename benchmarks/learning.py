@@ -63,10 +63,11 @@ def main() -> None:
     parser.add_argument("--pretrain", action="store_true", help="with the twin's help")
     parser.add_argument("--transitions", type=int, help="instead of the form's")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the form's")
+    parser.add_argument("--cut", help="why the protocol was not run in full")
     arguments = parser.parse_args()
     name = "pretraining" if arguments.pretrain else "learning"
     quick = Form((0,), 3_000, 4)
-    full = Form((0, 1, 2), 60_000, 50)
+    full = Form((0, 1, 2), 15_000 if arguments.pretrain else 100_000, 50)
     form = full if arguments.full else quick
     form = Form(
         tuple(arguments.seeds or form.seeds),
@@ -82,7 +83,8 @@ def main() -> None:
         minutes[seed] = _minutes(run, time.monotonic() - began)
         curves[seed] = [_measure(run, version, form) for version in _versions(run)]
         planned[seed] = _measure_planned(run, _versions(run)[-1], form)
-    figures: dict[str, Any] = {
+    figures: dict[str, Any] = {"cut": arguments.cut} if arguments.cut else {}
+    figures |= {
         "seeds": list(form.seeds),
         "episodes_a_point": form.episodes,
         "minutes": minutes,

@@ -187,13 +187,3 @@ def test_a_policy_treats_swapped_balls_alike() -> None:
     same = policy(seen, task.targets(seen, 1)[:, 0])
     swapped = policy(seen[:, index], task.targets(seen[:, index], 1)[:, 0])
     assert torch.allclose(same, swapped, atol=1e-5)
-
-
-def test_learning_rates_settle_towards_the_end_of_a_run() -> None:
-    learner = new_learner()
-    rates = []
-    for share in (0.0, 0.5, 0.75, 1.0, 1.2):
-        learner.settle(share)
-        groups = learner.sac.state()["optimizers"][0]["param_groups"]
-        rates.append(groups[0]["lr"] / SACConfig().learning_rate)
-    assert np.allclose(rates, [1.0, 1.0, 0.525, 0.05, 0.05])

@@ -22,9 +22,11 @@ from twinloop.learning.checkpoint import CheckpointInvalid
 from twinloop.learning.episode import Episode
 from twinloop.learning.model_file import load_model
 from twinloop.learning.policy import PolicyConfig
+from twinloop.learning.ppo import PPOConfig
+from twinloop.learning.proposal import ProposalTraining
 from twinloop.learning.soft_actor_critic import SACConfig
 from twinloop.learning.train import TrainResult
-from twinloop.learning.training_run import Listener
+from twinloop.learning.training_run import Listener, ProtocolImpossible
 
 torch.set_num_threads(1)
 
@@ -188,6 +190,27 @@ def test_bags_alone_give_the_same_policy(tmp_path, with_policy) -> None:
     again = run(tmp_path, config=POLICY, from_bags=out)
     for name, tensor in result.model.state_tensors().items():
         assert torch.allclose(again.model.state_tensors()[name], tensor, atol=1e-6), name
+
+
+def test_a_proposal_policy_is_trained_first_and_planned_about(tmp_path) -> None:
+    ppo = PPOConfig(rollout=4, epochs=1, batch=8, critic_only=1, critic_hidden=(8,))
+    proposal = ProposalTraining(
+        hands=2,
+        transitions=24,
+        demonstrations=2,
+        bad_end=1,
+        imitation_epochs=1,
+        oracle={"samples": 4, "horizon": 2},
+        ppo=ppo,
+    )
+    config = replace(CONFIG, proposal=proposal)
+    result = run(tmp_path, config=config)
+    assert load_model(result.folder, load_contract("baoding")).model.proposal is not None
+    found = [metadata(path).episode for path in complete_bags(tmp_path / "bags" / "training")]
+    assert {about.model_version for about in found if about is not None} == {"proposal", "model"}
+    assert len(complete_bags(tmp_path / "bags" / "demonstrations")) == 2
+    with pytest.raises(ProtocolImpossible, match="not for valve"):
+        run(tmp_path / "valve", task="valve", config=config)
 
 
 def test_another_task_is_trained_by_the_same_protocol(tmp_path) -> None:

@@ -38,7 +38,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of starts, noise and weights.", min=0)] = 0,
     pretrain: Annotated[
         bool,
-        typer.Option("--pretrain", help="Use what only twins offer: varied dynamics, all goals."),
+        typer.Option("--pretrain", help="Use what only twins offer, such as demonstrations."),
     ] = False,
     goal: Goal = "",
     evaluate: Annotated[int, typer.Option(help="Fresh episodes at the end.", min=1)] = 20,
@@ -133,7 +133,7 @@ def _train(
     from twinloop.learning.fit import FitDiverged
     from twinloop.learning.tensorboard import Board, TensorBoardMissing
     from twinloop.learning.train import train as run_training
-    from twinloop.learning.training_run import Listener
+    from twinloop.learning.training_run import Listener, ProtocolImpossible
 
     done = 0
     with (
@@ -171,6 +171,7 @@ def _train(
             CheckpointInvalid,
             FitDiverged,
             FleetError,
+            ProtocolImpossible,
             TensorBoardMissing,
         ) as error:
             raise CommandError(str(error)) from error

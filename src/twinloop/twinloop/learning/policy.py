@@ -37,16 +37,12 @@ class PolicyConfig:
     Attributes:
         hidden: widths of the policy's layers.
         updates: gradient steps a transition.
-        settle_from: share of a run after which learning rates fall evenly, to `settle_to` of their
-            first value at its end; a policy that keeps changing drops balls now and then.
         augment: whether equivalent views, such as with the balls swapped, are learned from alike.
         sac: settings of the actor-critic.
     """
 
     hidden: tuple[int, ...] = (256, 256)
     updates: float = 1.0
-    settle_from: float = 0.5
-    settle_to: float = 0.05
     augment: bool = True
     sac: SACConfig = field(default_factory=SACConfig)
 
@@ -112,12 +108,6 @@ class PolicyLearner:
     def forgive(self) -> None:
         """Take no gradient steps for the transitions added so far."""
         self._owed = 0.0
-
-    def settle(self, share: float) -> None:
-        """Set the learning rates for this share of a run, 0 to 1."""
-        c = self.config
-        over = max(0.0, share - c.settle_from) / max(1e-9, 1.0 - c.settle_from)
-        self.sac.scale_rates(1.0 - (1.0 - c.settle_to) * min(1.0, over))
 
     def improve(self, time_limit_s: float = float("inf")) -> int:
         """Take the gradient steps that new transitions are owed; returns how many were taken.

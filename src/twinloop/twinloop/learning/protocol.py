@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from twinloop import planners, tasks
 from twinloop.learning.fit import FitConfig
 from twinloop.learning.policy import PolicyConfig
+from twinloop.learning.proposal import ProposalTraining
 from twinloop.paths import share
 
 # Where a model is made on the way, besides at the end.
@@ -29,6 +30,9 @@ class Protocol:
         per_round: transitions, at least, between two updates of what acts.
         steps: control steps of an episode.
         policy: how a policy learns that acts, or None where the planner acts.
+        proposal: how a policy is trained in twins, from demonstrations planned on their true
+            dynamics, before anything else; it makes the first data instead of random motion, and
+            the planner acts about it. None: without one.
         goals: of the task, in turn; "" for its default.
         relabelled: share of what the policy learns that is for another goal than the episode's.
         cell: options of the twin's cell.
@@ -47,6 +51,7 @@ class Protocol:
     per_round: int = 500
     steps: int = 100
     policy: PolicyConfig | None = None
+    proposal: ProposalTraining | None = None
     goals: tuple[str, ...] = ("",)
     relabelled: float = 0.0
     cell: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +74,8 @@ class Protocol:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not self.goals:
             raise ValueError("goals are empty, expected one or more")
+        if self.policy is not None and self.proposal is not None:
+            raise ValueError("policy and proposal are both given, expected one of them at most")
 
 
 def protocol(task: str, transitions: int, pretrain: bool = False, goal: str = "") -> Protocol:
@@ -94,5 +101,7 @@ def protocol(task: str, transitions: int, pretrain: bool = False, goal: str = ""
         made = TypeAdapter(Protocol).validate_python(found, strict=False)
     except ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
-    first = max(1, min(made.first, transitions // 4))
+    # Random motion teaches less than what comes after it; what a policy does is worth more.
+    share_of_first = 2 / 3 if made.proposal is not None else 1 / 4
+    first = max(1, min(made.first, round(share_of_first * transitions)))
     return replace(made, first=first, goals=(goal,) if goal else made.goals)

@@ -178,12 +178,6 @@ class SoftActorCritic:
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator)
 
-    def scale_rates(self, scale: float) -> None:
-        """Set the learning rates of actor and critics to a share of those of the settings."""
-        for optimizer in (self._actor_optimizer, self._critic_optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] = scale * self.config.learning_rate
-
     def policy(self) -> Proposal:
         """Return a frozen copy of the policy, averaged over its last updates: single updates make
         it jump more than what has been learned changes."""

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a task's model in a fleet of twins: random motion first, then rounds of what was learned.
 
-Two ways to act are known. A policy learns off policy from all episodes (`learning/policy.py`) and
-explores by its own noise; a dynamics model is fitted to the same data, and a planner then samples
-about what the policy proposes. Without a policy the planner acts, with a model that is refitted
-after every round (PDDM, arXiv 1909.11652).
+A policy may act: it learns off policy from all episodes (`learning/policy.py`) and explores by its
+own noise; a dynamics model is fitted to the same data, and a planner then samples about what the
+policy proposes. Or the planner acts, with a model that is refitted after every round (PDDM,
+arXiv 1909.11652); what it plans about may be a policy that was trained before, in twins, from
+demonstrations planned on their true dynamics (`learning/proposal.py`).
 
-Both see what the robot's sensors give and nothing else. With `pretrain` a protocol may use what
-only twins offer: all goals in turn, and dynamics that vary from episode to episode.
+What acts sees what the robot's sensors give and nothing else.
 
 Every episode is a bag as soon as it has ended, and what is learned from is what the bags hold. So
 an interrupted run carries on with the episode it was in, and a model can be made from bags alone.
@@ -94,6 +94,7 @@ def train(
         FitDiverged: a fit gave no finite loss.
         FleetError: the workers cannot be had, or die again and again.
         BagError: `from_bags` holds a damaged bag, or none.
+        ProtocolImpossible: the task has no training of a proposal policy.
         ValueError: the protocol's file has an unknown setting or a bad value.
     """
     out = Path(out)
@@ -118,6 +119,7 @@ def train(
     registry = Registry(out, made.contract)
     versions: list[str] = []
     with open_fleet(workers, ray, listener.say) as fleet:
+        run.propose(fleet)
         for stage in range(len(config.stages)):
             model = run.stage(stage, fleet)
             version = checkpoint.version_of(run.folder, stage)

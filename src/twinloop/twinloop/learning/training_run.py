@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from twinloop import planners
-from twinloop.fleet import Fleet, Job, deal, packed
+from twinloop.fleet import Fleet, Job, Packed, deal, packed
 from twinloop.learning import checkpoint
 from twinloop.learning.checkpoint import Row
 from twinloop.learning.episode import Episode
@@ -21,17 +22,25 @@ from twinloop.learning.fit import fit, normalised_error, prediction_error
 from twinloop.learning.goals import goals_of
 from twinloop.learning.model_file import Lineage
 from twinloop.learning.policy import PolicyLearner
+from twinloop.learning.proposal import train_proposal
 from twinloop.learning.protocol import Protocol
 from twinloop.learning.replay import split
 from twinloop.models import Ensemble, new_model
+from twinloop.models.proposal import Proposal
 from twinloop.tasks.baoding import Baoding
 from twinloop.tasks.base import Task
 
 _SEEDS_PER_RUN = 1_000_000
 _SEEDS_PER_ROUND = 2_000
+_DEMONSTRATION_SEEDS = 800_000
 _EVALUATION_SEEDS = 900_000  # above the seeds of the rounds, within a run's million
 _STAGE_FITS = 900  # beyond the numbers of the rounds
-_TRAINING = "training"  # the folder of the bags
+_ORACLE = "oracle"
+_TRAINING, _DEMONSTRATIONS = "training", "demonstrations"  # folders of bags
+
+
+class ProtocolImpossible(ValueError):
+    """What was asked for cannot be done for this task."""
 
 
 def _nothing(*_: object) -> None:
@@ -70,6 +79,7 @@ class TrainingRun:
     episodes: list[Episode] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
     model: Ensemble | None = None
+    proposal: Proposal | None = None
 
     def __post_init__(self) -> None:
         settings = self.config.policy
@@ -95,6 +105,41 @@ class TrainingRun:
     @property
     def _policy_file(self) -> Path:
         return self.folder / "policy.pt"
+
+    def propose(self, fleet: Fleet) -> None:
+        """Train the proposal policy, if the protocol has one, or carry on with it.
+
+        Raises:
+            ProtocolImpossible: the task has no such training.
+        """
+        config = self.config.proposal
+        if config is None:
+            return
+        if not isinstance(self.task, Baoding):
+            raise ProtocolImpossible(
+                f"a proposal policy can be trained for baoding, not for {self.task.name}"
+            )
+        if self.given is None:
+            self.listener.say(f"plans {config.demonstrations} demonstrations on true dynamics")
+            job = replace(
+                self._job(_ORACLE, self._seeds(_DEMONSTRATION_SEEDS, config.demonstrations)),
+                hands=1,
+                noises=config.demonstration_noises,
+                planner=config.oracle,
+            )
+            shown = self._run(deal(job), _DEMONSTRATIONS, fleet)
+        else:
+            shown = [e for e in self.given if e.meta["model_version"] == _ORACLE]
+            self.given = [e for e in self.given if e.meta["model_version"] != _ORACLE]
+        self.proposal = train_proposal(
+            self.task,
+            self.seed,
+            config,
+            shown,
+            self.listener.say,
+            self.folder / "proposal.ckpt",
+            min(fleet.count, len(os.sched_getaffinity(0))),
+        )
 
     def stage(self, stage: int, fleet: Fleet) -> Ensemble:
         """Run the rounds of a stage, and return a model fitted to all data so far.
@@ -150,7 +195,6 @@ class TrainingRun:
             if index == self._learned:
                 policy.load(self._policy_file)
             return
-        policy.settle(self.transitions / self.config.stages[-1])
         policy.improve()
         if index % self.config.save_every == 0:
             self._save_policy(policy, index)
@@ -200,7 +244,7 @@ class TrainingRun:
 
     def _source(self, index: int) -> str:
         if not index:
-            return "random"
+            return "random" if self.proposal is None else "proposal"
         return "model" if self._policy is None else "explore"
 
     def _seeds(self, first: int, count: int) -> range:
@@ -285,8 +329,16 @@ class TrainingRun:
             planner_name=c.planner_name,
             planner=c.planner,
             model=packed(model) if source == "model" and model is not None else None,
-            proposal=self._policy.explorer() if source == "explore" and self._policy else None,
+            proposal=self._acting(source),
         )
+
+    def _acting(self, source: str) -> Packed | None:
+        """Return the policy that acts in jobs of a source, None where none does."""
+        if source == "explore" and self._policy is not None:
+            return self._policy.explorer()
+        if source == "proposal" and self.proposal is not None:
+            return packed(self.proposal)
+        return None
 
     def _fit(
         self, model: Ensemble | None, recent: Sequence[Episode], updates: int, seed: int
@@ -307,6 +359,8 @@ class TrainingRun:
         rate = self.config.fit.learning_rate * (0.6 if warm else 1.0)
         settings = replace(self.config.fit, epochs=epochs, learning_rate=rate)
         report = fit(model, training, settings, seed=self.seed * 1000 + seed, warm_start=warm)
+        if self.proposal is not None:
+            model = model.with_proposal(self.proposal)
         return model, report.training_loss[-1]
 
     def _figures(self, row: Row) -> str:
