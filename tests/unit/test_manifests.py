@@ -23,6 +23,7 @@ PYTHON_PACKAGES = ("twinloop", "twinloop_sim")
 
 # Modules and their rosdep keys, looked up in rosdep's base.yaml and python.yaml for Ubuntu 24.04.
 ROSDEP_KEYS = {
+    "cv2": "python3-opencv",
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
     "mujoco": "python3-mujoco-pip",
@@ -223,7 +224,12 @@ def test_lock_pins_what_is_asked_for_and_what_is_imported() -> None:
     paths = sources(*tops)
     own = {path.stem for path in paths} | {path.parent.name for path in paths} | set(PACKAGES)
     used = set().union(*(set(imports(ast.parse(path.read_text()))) for path in paths))
-    names = {"yaml": "pyyaml", "pybullet_data": "pybullet", "pybullet_utils": "pybullet"}
+    names = {
+        "cv2": "opencv-python-headless",
+        "pybullet_data": "pybullet",
+        "pybullet_utils": "pybullet",
+        "yaml": "pyyaml",
+    }
     for module in sorted(used - own - set(sys.stdlib_module_names)):
         name = names.get(module, module).replace("_", "-")
         assert {name, f"ros-{name}"} & set(lock), f"{module} is imported and not in the lock"
