@@ -4,11 +4,11 @@ import xml.etree.ElementTree as ElementTree
 import mujoco
 import numpy as np
 import pytest
+from twinloop.robots.description import hand_joint_names, hand_urdf
 from twinloop.robots.hand24 import HAND24
+from twinloop.robots.kinematics import Chain, capsules
+from twinloop.robots.rotations import matrix_from_quaternion, quaternion_from_matrix
 from twinloop_sim.bullet_server import connect, load_hand
-from twinloop_sim.description import hand_joint_names, hand_urdf
-from twinloop_sim.kinematics import Chain, capsules
-from twinloop_sim.rotations import matrix_from_quaternion, quaternion_from_matrix
 
 SIDES = ["right", "left"]
 TIPS = ("palm", "ffdistal", "mfdistal", "rfdistal", "lfdistal", "thdistal")

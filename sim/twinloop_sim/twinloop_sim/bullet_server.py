@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pybullet as bullet
 from pybullet_utils.bullet_client import BulletClient  # type: ignore[import-untyped]
-
-from twinloop_sim.description import hand_joint_names, hand_urdf
+from twinloop.robots.description import hand_joint_names, hand_urdf
 
 
 def connect() -> BulletClient:

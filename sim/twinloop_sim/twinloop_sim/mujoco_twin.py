@@ -10,10 +10,10 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 from numpy.typing import ArrayLike, NDArray
+from twinloop.robots.description import hand_joint_names, hand_urdf, joint_prefix
+from twinloop.robots.kinematics import palm_chain
+from twinloop.robots.rotations import quaternion_from_matrix
 
-from twinloop_sim.description import hand_joint_names, hand_urdf, joint_prefix
-from twinloop_sim.kinematics import palm_chain
-from twinloop_sim.rotations import quaternion_from_matrix
 from twinloop_sim.settings import MujocoSettings, SceneSettings, mujoco_settings
 from twinloop_sim.twin import JOINTS, Array, BatchTwin, State, start_state
 from twinloop_sim.variation import Variation

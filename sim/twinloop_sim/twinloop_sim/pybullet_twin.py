@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pybullet as bullet
 from numpy.typing import ArrayLike
+from twinloop.robots.description import hand_joint_names, joint_prefix
+from twinloop.robots.kinematics import palm_chain
+from twinloop.robots.rotations import quaternion_from_matrix
 
 from twinloop_sim.bullet_server import connect, load_hand
-from twinloop_sim.description import hand_joint_names, joint_prefix
-from twinloop_sim.kinematics import palm_chain
-from twinloop_sim.rotations import quaternion_from_matrix
 from twinloop_sim.settings import BulletSettings, SceneSettings, bullet_settings
 from twinloop_sim.twin import Array, BatchTwin, State, start_state
 

@@ -9,11 +9,11 @@ import numpy as np
 import pybullet as bullet
 import pybullet_data
 from numpy.typing import NDArray
+from twinloop.robots.description import hand_joint_names, hand_urdf
 from twinloop.robots.hand24 import HAND24
+from twinloop.robots.kinematics import Chain
 
 from twinloop_sim.bullet_server import connect, load_hand
-from twinloop_sim.description import hand_joint_names, hand_urdf
-from twinloop_sim.kinematics import Chain
 from twinloop_sim.settings import Camera, SceneSettings
 from twinloop_sim.twin import State
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from twinloop.perception.ball_filter import BallFilter, BallFilterSettings
+from twinloop.robots.rotations import matrix_from_quaternion
 
-from twinloop_sim.rotations import matrix_from_quaternion
 from twinloop_sim.settings import SceneSettings
 from twinloop_sim.twin import State
 from twinloop_sim.visibility import Visibility

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from twinloop.robots.description import hand_joint_names, hand_urdf, joint_prefix
+from twinloop.robots.kinematics import Chain, capsules
 
-from twinloop_sim.description import hand_joint_names, hand_urdf, joint_prefix
-from twinloop_sim.kinematics import Chain, capsules
 from twinloop_sim.settings import SceneSettings
 
 Array = NDArray[np.float64]

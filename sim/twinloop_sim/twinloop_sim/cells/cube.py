@@ -11,12 +11,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from twinloop.robots.hand24 import HAND24
+from twinloop.robots.kinematics import palm_chain
+from twinloop.robots.rotations import matrix_from_quaternion
 
 from twinloop_sim.cells.object_cell import ObjectCell
 from twinloop_sim.cells.pose_tracker import Pose, Tracked, TrackerSettings, rotation_of
 from twinloop_sim.cells.scene import Array, Scene, Start, add_hand_servos, robot_spec
-from twinloop_sim.kinematics import palm_chain
-from twinloop_sim.rotations import matrix_from_quaternion
 
 CUBE_SIDE_M = 0.055
 _MASS_KG = 0.06

@@ -20,13 +20,13 @@ from twinloop.contract.hand_cell import PERIOD_S
 from twinloop.contract.pencil import WAYPOINTS
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
+from twinloop.robots.kinematics import Chain
+from twinloop.robots.rotations import matrix_from_quaternion, quaternion_from_matrix
 
 from twinloop_sim.cells.object_cell import ObjectCell
 from twinloop_sim.cells.pose_tracker import Pose, Tracked, TrackerSettings
 from twinloop_sim.cells.scene import Array, Scene, Start, add_hand_servos, robot_spec
 from twinloop_sim.cells.strokes import digit_stroke, random_stroke
-from twinloop_sim.kinematics import Chain
-from twinloop_sim.rotations import matrix_from_quaternion, quaternion_from_matrix
 
 PATHS = ("random", *(f"digit{digit}" for digit in range(10)))
 PATH_STEPS = 80 + WAYPOINTS

@@ -79,10 +79,11 @@ def render(observations: NDArray[np.float32], contract: Contract) -> list[NDArra
     """
     with _silenced():
         import pybullet  # noqa: F401
-    from twinloop_sim.kinematics import palm_chain
     from twinloop_sim.render import renderer
     from twinloop_sim.settings import scene_settings
     from twinloop_sim.twin import State
+
+    from twinloop.robots.kinematics import palm_chain
 
     scene = scene_settings()
     pencil = renderer(scene)

@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from twinloop_sim.description import hand_urdf, joint_prefix
-from twinloop_sim.rotations import matrix_from_rpy
+from twinloop.robots.description import hand_urdf, joint_prefix
+from twinloop.robots.rotations import matrix_from_rpy
 
 Array = NDArray[np.float64]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import xacro
+
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
 
