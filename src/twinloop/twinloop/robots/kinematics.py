@@ -114,6 +114,29 @@ def palm_chain(side: str) -> Chain:
     return Chain(hand_urdf(side), wrist, (f"{prefix}palm",))
 
 
+def fixed_transform(urdf: str, parent: str, child: str) -> Array:
+    """Return the transform [4, 4] of points in one link's frame into that of another, m.
+
+    Raises:
+        ValueError: an unknown link, links of two trees, or a joint between them that can move.
+    """
+    joints = {joint.child: joint for joint in _joints(urdf)}
+    root, above_parent = _to_root(joints, parent)
+    other_root, above_child = _to_root(joints, child)
+    if root != other_root:
+        raise ValueError(
+            f"links {parent!r} and {child!r} are of two trees, under {root!r} and {other_root!r}"
+        )
+    common = len(
+        [one for one, other in zip(above_parent, above_child, strict=False) if one is other]
+    )
+    between = above_parent[common:] + above_child[common:]
+    movable = [joint.name for joint in between if joint.axis is not None]
+    if movable:
+        raise ValueError(f"link {child!r} is not fixed in {parent!r}: joints {movable} move")
+    return np.linalg.inv(_product(above_parent[common:])) @ _product(above_child[common:])
+
+
 def capsules(urdf: str) -> list[Capsule]:
     """Return the capsules and spheres among the collision shapes."""
     found = []
@@ -160,6 +183,27 @@ def _ancestry(joints: dict[str, _Joint], links: tuple[str, ...]) -> list[_Joint]
         for joint in reversed(way):
             ordered[joint.child] = joint
     return list(ordered.values())
+
+
+def _to_root(joints: dict[str, _Joint], link: str) -> tuple[str, list[_Joint]]:
+    """Return the root above a link, and the joints between, the root's first."""
+    known = {joint.parent for joint in joints.values()} | set(joints)
+    if link not in known:
+        raise ValueError(f"the URDF has no link {link!r}; it has {sorted(known)}")
+    way = []
+    while link in joints:
+        way.append(joints[link])
+        link = joints[link].parent
+    return link, way[::-1]
+
+
+def _product(joints: list[_Joint]) -> Array:
+    result = np.eye(4)
+    for joint in joints:
+        step = np.eye(4)
+        step[:3, :3], step[:3, 3] = joint.rotation, joint.origin
+        result = result @ step
+    return result
 
 
 def _origin(element: ElementTree.Element | None) -> tuple[Array, Array]:
