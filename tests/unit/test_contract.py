@@ -163,8 +163,21 @@ def test_stale_balls_are_no_evidence(baoding: Contract) -> None:
         assembler.feed("joint_states", joint_state(baoding, stamp + late * MS))
         assembler.feed("applied_command", trajectory(baoding, stamp + late * MS))
         assembler.feed("balls", balls(stamp + late * MS, stale=True))
-    with pytest.raises(ObservationUnavailable, match="channel ball_position is"):
+    with pytest.raises(ObservationUnavailable, match="channel ball_position is") as caught:
         assembler.assemble(stamp + 390 * MS)
+    assert caught.value.is_lost
+
+
+def test_a_sensor_that_has_gone_silent_has_not_lost_anything(baoding: Contract) -> None:
+    stamp = 5_000 * MS
+    assembler = fed(baoding, stamp)
+    assembler.feed("balls", balls(stamp + 10 * MS, stale=True))
+    for late in range(0, 400, 10):
+        assembler.feed("joint_states", joint_state(baoding, stamp + late * MS))
+        assembler.feed("applied_command", trajectory(baoding, stamp + late * MS))
+    with pytest.raises(ObservationUnavailable, match="channel ball_position is") as caught:
+        assembler.assemble(stamp + 390 * MS)
+    assert not caught.value.is_lost
 
 
 def test_a_channel_without_samples_is_named(baoding: Contract) -> None:

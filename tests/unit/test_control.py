@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from twinloop.planners.base import PlanStats
-from twinloop.planners.control import COMPLETE, DROPPED, ControlLoop, Step
+from twinloop.planners.control import COMPLETE, DROPPED, LOST, ControlLoop, Step
 
 from twinloop import contract as contracts
 from twinloop import tasks
@@ -37,7 +37,13 @@ class FixedPlanner:
         return torch.full((24,), 0.25), PlanStats(1.0, -1.0, -2.0, 0.1, 8, 3, 0)
 
 
-def feed(loop: ControlLoop, stamp_ns: int, places: Any = PALM, with_balls: bool = True) -> None:
+def feed(
+    loop: ControlLoop,
+    stamp_ns: int,
+    places: Any = PALM,
+    with_balls: bool = True,
+    stale: bool = False,
+) -> None:
     stamp = Message(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
     header = Message(stamp=stamp, frame_id="rh_palm")
     zeros = [0.0] * len(JOINTS)
@@ -49,7 +55,7 @@ def feed(loop: ControlLoop, stamp_ns: int, places: Any = PALM, with_balls: bool 
     if with_balls:
         still = Message(x=0.0, y=0.0, z=0.0)
         balls = [
-            Message(id=i, position=Message(x=x, y=y, z=z), velocity=still, stale=False)
+            Message(id=i, position=Message(x=x, y=y, z=z), velocity=still, stale=stale)
             for i, (x, y, z) in enumerate(places)
         ]
         loop.feed("balls", Message(header=header, balls=balls))
@@ -118,6 +124,14 @@ def test_a_channel_that_dries_up_stops_the_planner_by_name() -> None:
     assert "channel ball_position is 0.300 s old" in steps[-1].stop_reason
     assert steps[-1].action is None
     assert not loop.is_running
+
+
+def test_balls_that_nobody_sees_any_more_are_lost_and_no_fault() -> None:
+    loop, _ = running()
+    drive(loop, range(1_000, 1_010, 10))
+    steps = drive(loop, range(1_010, 2_000, 10), stale=True)
+    assert steps[-1].stop_reason == LOST
+    assert steps[-1].action is None
 
 
 def test_a_start_waits_for_channels_that_have_not_come_yet() -> None:

@@ -137,7 +137,7 @@ def _report(
     from twinloop import contract as contracts
     from twinloop.cli.reports import finish
     from twinloop.learning.registry import Registry
-    from twinloop.planners.control import COMPLETE, DROPPED
+    from twinloop.planners.control import ENDS
     from twinloop.reporting.episodes import read_run
     from twinloop.reporting.models import of_model, of_registry
     from twinloop.reporting.report import Run
@@ -151,4 +151,4 @@ def _report(
         models = of_registry(registry, episodes) if learned else of_model(model, episodes, contract)
     run = Run(command_line(), seed, folder, wall_s)
     finish(run, episodes, models, contract, console, as_json)
-    return sum(one.stop_reason in (COMPLETE, DROPPED) for one in episodes)
+    return sum(one.stop_reason in ENDS for one in episodes)

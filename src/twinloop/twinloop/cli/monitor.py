@@ -14,7 +14,7 @@ from rclpy.experimental import EventsExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from twinloop.nodes import qos
-from twinloop.planners.control import COMPLETE, DROPPED
+from twinloop.planners.control import COMPLETE, ENDS
 from twinloop.reporting.live import CellState, LiveDisplay
 from twinloop_interfaces.msg import EpisodeStatus, ModelAnnouncement, PlanStats
 
@@ -145,7 +145,7 @@ class Monitor:
         )
 
     def _say_end(self, status: EpisodeStatus) -> None:
-        is_fault = status.stop_reason not in (COMPLETE, DROPPED)
+        is_fault = status.stop_reason not in ENDS
         end = {COMPLETE: "kept both balls"}.get(status.stop_reason, status.stop_reason)
         self._display.say(
             f"episode {status.index + 1}: {status.rotation_deg:.0f} deg in {status.step} steps, "

@@ -15,11 +15,15 @@ from twinloop.contract.spec import Channel, Contract
 
 
 class ObservationUnavailable(Exception):
-    """No observation can be built; `channel` names the reason."""
+    """No observation can be built; `channel` names the reason.
 
-    def __init__(self, channel: str, message: str) -> None:
+    `is_lost` tells that the channel's sensor works, and says itself that it has no evidence.
+    """
+
+    def __init__(self, channel: str, message: str, is_lost: bool = False) -> None:
         super().__init__(message)
         self.channel = channel
+        self.is_lost = is_lost
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Assembler:
         self._samples: dict[str, list[tuple[int, NDArray[np.float64]]]] = {
             channel.name: [] for channel in contract.observation
         }
+        self._denied_ns: dict[str, int] = {}  # newest sample that is no evidence, by channel
         self._by_topic: dict[str, list[Channel]] = {}
         for channel in contract.observation:
             self._by_topic.setdefault(channel.topic, []).append(channel)
@@ -66,11 +71,12 @@ class Assembler:
         """
         channels = self._by_topic.get(topic, [])
         stamp = stamp_of(message) if channels else 0
-        taken = [
-            (channel, extract(channel, message))
-            for channel in channels
-            if is_usable(channel, message)
-        ]
+        taken = []
+        for channel in channels:
+            if is_usable(channel, message):
+                taken.append((channel, extract(channel, message)))
+            else:
+                self._denied_ns[channel.name] = stamp
         for channel, values in taken:
             self._insert(channel.name, stamp, values)
 
@@ -93,6 +99,7 @@ class Assembler:
         """Forget all samples, as after a step of the clock."""
         for samples in self._samples.values():
             samples.clear()
+        self._denied_ns.clear()
 
     def assemble(self, stamp_ns: int) -> Observation:
         """Build the observation for the step due at `stamp_ns`, each channel held from its newest
@@ -116,11 +123,17 @@ class Assembler:
                     channel.name,
                     f"channel {channel.name} is {age_s:.3f} s old, at most "
                     f"{channel.max_age_s:.3f} s allowed (topic {channel.topic})",
+                    self._is_denied(channel, stamp, stamp_ns),
                 )
             vectors.append(values)
             stamps[channel.name] = stamp
         vector = np.concatenate(vectors).astype(np.float32)
         return Observation(stamp_ns, vector, stamps)
+
+    def _is_denied(self, channel: Channel, last_ns: int, now_ns: int) -> bool:
+        """Whether the sensor has said, since its last sample and lately, that it knows nothing."""
+        denied_ns = self._denied_ns.get(channel.name, last_ns)
+        return denied_ns > last_ns and (now_ns - denied_ns) / 1e9 <= channel.max_age_s
 
     def assemble_at(self, stamp_ns: int, sample_stamps_ns: dict[str, int]) -> Observation:
         """Build the observation that a live node built from the samples with these stamps.

@@ -20,6 +20,7 @@ from torch import Tensor
 from twinloop.learning.episode import Episode
 from twinloop.models.proposal import Proposal
 from twinloop.planners.base import Planner, PlanStats
+from twinloop.planners.control import DROPPED, LOST
 from twinloop.tasks.base import Task
 
 Array = NDArray[np.floating]
@@ -310,9 +311,9 @@ def episode_id(source: str, seed: int) -> str:
 
 def _end(failed: bool, is_observable: bool, is_over: bool) -> str:
     if failed:
-        return "dropped"
+        return DROPPED
     if not is_observable:
-        return "balls_lost"
+        return LOST
     return "completed" if is_over else ""
 
 

@@ -23,7 +23,7 @@ from twinloop import tasks
 from twinloop.nodes import qos
 from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
 from twinloop.nodes.parameters import ParameterSpec
-from twinloop.planners.control import COMPLETE, DROPPED
+from twinloop.planners.control import DROPPED, ENDS, LOST
 from twinloop.tasks.base import Progress
 from twinloop_interfaces.action import ResetScene, RunEpisode
 from twinloop_interfaces.msg import EpisodeStatus, PlanStats, TaskGoal
@@ -123,12 +123,12 @@ class EpisodeNode(Node):
         status = running.status
         if handle.is_cancel_requested:
             handle.canceled()
-        elif status.stop_reason in (COMPLETE, DROPPED):
+        elif status.stop_reason in ENDS:
             handle.succeed()
         else:
             handle.abort()
         return RunEpisode.Result(
-            success=status.stop_reason in (COMPLETE, DROPPED),
+            success=status.stop_reason in ENDS,
             episode_id=status.episode_id,
             steps=status.step,
             rotation_deg=status.rotation_deg,
@@ -284,9 +284,9 @@ class EpisodeNode(Node):
         status = running.status
         was_running = status.phase == EpisodeStatus.RUNNING
         status.phase, status.stop_reason = EpisodeStatus.ENDED, reason
-        status.dropped = reason == DROPPED
+        status.dropped = reason in (DROPPED, LOST)
         self._publish(status)
-        if reason in (COMPLETE, DROPPED):
+        if reason in ENDS:
             self._index += 1
             self._failures = 0
         else:

@@ -18,6 +18,8 @@ from twinloop.tasks.base import Task
 
 COMPLETE = "complete"
 DROPPED = "dropped"
+LOST = "balls_lost"  # the sensors work, and see no evidence of what is worked on any more
+ENDS = (COMPLETE, DROPPED, LOST)  # what ends an episode that nothing was wrong with
 FIRST_SAMPLES_S = 1.0  # how long a start waits for channels that have not come yet
 
 
@@ -122,7 +124,7 @@ class ControlLoop:
             # Samples may have been lost: what triggered the step is the newest there is.
             observation = self._assembler.assemble(stamp_ns)
         except ObservationUnavailable as unavailable:
-            return Step(due, index, stop_reason=str(unavailable))
+            return Step(due, index, stop_reason=LOST if unavailable.is_lost else str(unavailable))
         vector = torch.from_numpy(observation.vector)
         if bool(task.failed(vector)):
             return Step(due, index, observation, stop_reason=DROPPED)

@@ -20,7 +20,7 @@ from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.read import complete_bags, metadata, read_messages, unfinished_bags
 from twinloop.contract import Contract, stamp_of
 from twinloop.learning.episode import Episode
-from twinloop.planners.control import COMPLETE, DROPPED
+from twinloop.planners.control import COMPLETE, DROPPED, LOST
 from twinloop.tasks.base import Task
 
 # Reasons for the end of an episode that kept both balls: of nodes, and of rollouts in process.
@@ -132,7 +132,7 @@ def figures_of(paths: list[Path], contract: Contract) -> EpisodeFigures:
         "stop_reason": last.stop_reason or "its end was not recorded",
         "models": tuple(dict.fromkeys(one.model_version for one in planned if one.model_version))
         or ((about.model_version,) if about.model_version else ()),
-        "dropped": bool(last.dropped) or last.stop_reason == DROPPED,
+        "dropped": bool(last.dropped) or last.stop_reason in (DROPPED, LOST),
     }
     if not steps:
         return EpisodeFigures(**common)
