@@ -61,9 +61,9 @@ def feed(
         loop.feed("balls", Message(header=header, balls=balls))
 
 
-def running(steps: int = 0) -> tuple[ControlLoop, FixedPlanner]:
+def running(steps: int = 0, fresh_s: float = 0.0) -> tuple[ControlLoop, FixedPlanner]:
     planner = FixedPlanner()
-    loop = ControlLoop(CONTRACT, planner)
+    loop = ControlLoop(CONTRACT, planner, {"balls": fresh_s} if fresh_s else None)
     loop.start(tasks.make("baoding", "ccw"), seed=7, steps=steps)
     return loop, planner
 
@@ -146,6 +146,39 @@ def test_a_start_does_not_wait_for_ever() -> None:
     steps = drive(loop, range(1_000, 3_000, 10), with_balls=False)
     assert [s.due_ns // MS for s in steps] == [2_000]
     assert "ball_position has no sample" in steps[0].stop_reason
+
+
+def test_a_step_waits_for_fresh_balls_while_time_stands_still() -> None:
+    loop, planner = running(fresh_s=0.05)
+    feed(loop, 1_000 * MS)
+    feed(loop, 1_060 * MS, with_balls=False)
+    assert loop.trigger(1_060 * MS) is None
+    assert loop.trigger(1_060 * MS) is None
+    assert loop.retry() is None
+    feed(loop, 1_030 * MS)
+    step = loop.retry()
+    assert step is not None
+    assert step.observation is not None
+    assert step.observation.sample_stamps_ns["ball_position"] == 1_030 * MS
+    assert len(planner.seen) == 1
+    assert loop.retry() is None
+
+
+def test_a_step_takes_a_blind_tracker_for_an_answer() -> None:
+    loop, _ = running(fresh_s=0.05)
+    feed(loop, 1_000 * MS)
+    feed(loop, 1_060 * MS, stale=True)
+    step = loop.trigger(1_060 * MS)
+    assert step is not None
+    assert step.action is not None
+
+
+def test_a_step_does_not_wait_for_balls_while_time_goes_by() -> None:
+    loop, _ = running(fresh_s=0.05)
+    drive(loop, range(1_000, 1_010, 10))
+    steps = drive(loop, range(1_010, 2_000, 10), with_balls=False)
+    assert steps[-1].due_ns <= 1_400 * MS
+    assert "channel ball_position is" in steps[-1].stop_reason
 
 
 def test_a_new_model_counts_from_the_next_step_on() -> None:

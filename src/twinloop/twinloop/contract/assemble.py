@@ -130,6 +130,20 @@ class Assembler:
         vector = np.concatenate(vectors).astype(np.float32)
         return Observation(stamp_ns, vector, stamps)
 
+    def newest(self, topic: str, stamp_ns: int) -> int | None:
+        """Return the stamp of a topic's newest sample that is not after `stamp_ns`, also if it
+        was no evidence; None where there is none."""
+        found = []
+        for channel in self._by_topic[topic]:
+            samples = self._samples[channel.name]
+            index = bisect_right(samples, stamp_ns, key=lambda sample: sample[0]) - 1
+            stamps = [samples[index][0]] if index >= 0 else []
+            denied_ns = self._denied_ns.get(channel.name)
+            if denied_ns is not None and denied_ns <= stamp_ns:
+                stamps.append(denied_ns)
+            found.append(max(stamps, default=None))
+        return None if None in found else min(stamp for stamp in found if stamp is not None)
+
     def _is_denied(self, channel: Channel, last_ns: int, now_ns: int) -> bool:
         """Whether the sensor has said, since its last sample and lately, that it knows nothing."""
         denied_ns = self._denied_ns.get(channel.name, last_ns)

@@ -33,6 +33,7 @@ from twinloop_interfaces.msg import ModelAnnouncement, PlanStats, TaskGoal
 from twinloop_interfaces.srv import SetGoal, StartPlanning
 
 SHIPPED = "shipped"
+BALLS = "balls"
 
 
 class PlannerNode(Node):
@@ -52,6 +53,13 @@ class PlannerNode(Node):
         ParameterSpec("seed", 0, "Seed of the planner's noise", 0, 2**31 - 1),
         ParameterSpec(
             "rtf", 1.0, "Pace of the stamps, for measuring lateness; 0: not measured", 0.0, 1000.0
+        ),
+        ParameterSpec(
+            "fresh_balls_s",
+            0.0,
+            "A step waits for balls seen at most this long before it; 0: takes what there is [s]",
+            0.0,
+            1.0,
         ),
         ParameterSpec("threads", 1, "Threads of the matrix products", 1, 64),
         ParameterSpec("nice", -10, "Niceness asked for; needs the privilege below 0", -20, 19),
@@ -80,7 +88,8 @@ class PlannerNode(Node):
         planner = planners.make(
             self.param("planner"), model, task, self.param("seed"), device=self.param("device")
         )
-        self._loop = ControlLoop(contract, planner)
+        fresh_s = self.param("fresh_balls_s")
+        self._loop = ControlLoop(contract, planner, {BALLS: fresh_s} if fresh_s else None)
         self._warm_up()
         pace = self.param("rtf")
         self._lateness = Lateness(pace) if pace > 0 else None
@@ -224,16 +233,20 @@ class PlannerNode(Node):
             self._malformed += 1
             self._last_complaint = str(error)
             return
-        if topic != loop.contract.trigger or not self.is_active:
+        if not self.is_active:
             return
-        stamp_ns = stamp_of(message)
-        if self._lateness is not None:
-            self._lateness.observe(stamp_ns, arrived_s)
-        if not loop.is_running:
-            return
-        self._swap_model()
-        started_s = time.monotonic()
-        step = loop.trigger(stamp_ns)
+        if topic == loop.contract.trigger:
+            stamp_ns = stamp_of(message)
+            if self._lateness is not None:
+                self._lateness.observe(stamp_ns, arrived_s)
+            if not loop.is_running:
+                return
+            self._swap_model()
+            started_s = time.monotonic()
+            step = loop.trigger(stamp_ns)
+        else:
+            started_s = time.monotonic()
+            step = loop.retry()
         if step is not None:
             self._publish(step, started_s)
 

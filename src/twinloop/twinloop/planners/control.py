@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +46,18 @@ class ControlLoop:
 
     Call `feed` for every message and then `trigger` with the stamp of each sample of the
     contract's trigger topic.
+
+    Args:
+        contract: what is observed and commanded.
+        planner: what plans.
+        fresh_s: topics, and how old their newest sample may be when a step begins, s. A step
+            waits for it: where a twin waits for the step, nothing else brings slow sensors into
+            the order that they have in real time. Default: steps take what there is.
     """
 
-    def __init__(self, contract: Contract, planner: Planner) -> None:
+    def __init__(
+        self, contract: Contract, planner: Planner, fresh_s: Mapping[str, float] | None = None
+    ) -> None:
         self.contract = contract
         self.planner = planner
         self._assembler = Assembler(contract)
@@ -58,6 +68,9 @@ class ControlLoop:
         self._steps = 0
         self._index = 0
         self._patience = 0
+        self._fresh_ns = {topic: round(s * 1e9) for topic, s in (fresh_s or {}).items()}
+        self._waits_since_ns: int | None = None  # stamp at which the step that waits was due
+        self._waits_at_ns = 0  # newest stamp since
 
     @property
     def is_running(self) -> bool:
@@ -79,6 +92,7 @@ class ControlLoop:
         self._task, self._is_new = task, True
         self._seed, self._steps, self._index = seed, steps, 0
         self._patience = round(FIRST_SAMPLES_S / self.contract.period_s)
+        self._waits_since_ns = None
 
     def change_task(self, task: Task) -> None:
         """Pursue another goal of the task from the next step on.
@@ -106,6 +120,8 @@ class ControlLoop:
         """Do the step that is due at this stamp, if one is."""
         if self._task is None:
             return None
+        if self._must_wait(stamp_ns):
+            return None
         due = self._schedule.due(stamp_ns)
         if due is None:
             return None
@@ -118,6 +134,30 @@ class ControlLoop:
         if step.stop_reason:
             self._task = None
         return step
+
+    def retry(self) -> Step | None:
+        """Do the step that waits for fresh samples, if there is one and they have come."""
+        return None if self._waits_since_ns is None else self.trigger(self._waits_at_ns)
+
+    def _must_wait(self, stamp_ns: int) -> bool:
+        """Whether a step is due that waits for fresh samples: while time stands still, and for a
+        few of its own when it does not."""
+        late = [
+            topic
+            for topic, fresh_ns in self._fresh_ns.items()
+            if stamp_ns - (self._assembler.newest(topic, stamp_ns) or 0) > fresh_ns
+        ]
+        if not late or not self._schedule.is_due(stamp_ns):
+            self._waits_since_ns = None
+            return False
+        if self._waits_since_ns is None:
+            self._waits_since_ns = stamp_ns
+        self._waits_at_ns = stamp_ns
+        longest_s = min(c.max_age_s for c in self.contract.observation if c.topic in late)
+        if stamp_ns - self._waits_since_ns <= longest_s * 1e9:
+            return True
+        self._waits_since_ns = None
+        return False
 
     def _do(self, task: Task, due: int, stamp_ns: int, index: int) -> Step:
         try:

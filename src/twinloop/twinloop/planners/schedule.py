@@ -28,6 +28,12 @@ class StepSchedule:
         self._last_stamp_ns = None
         self.skipped = 0
 
+    def is_due(self, stamp_ns: int) -> bool:
+        """Tell whether `due` would give a step for this stamp; changes nothing."""
+        last = self._last_stamp_ns
+        jumps = last is not None and abs(stamp_ns - last) > JUMP_NS
+        return self._next_ns is None or jumps or stamp_ns >= self._next_ns
+
     def due(self, stamp_ns: int) -> int | None:
         """Return the due time [ns] of the step that this stamp triggers, or None.
 
