@@ -42,7 +42,7 @@ ROSDEP_KEYS = {
     "yaml": "python3-yaml",
 }
 # Modules without a rosdep key: pip installs them, on a ROS 2 installation too.
-BY_PIP = {"lz4", "mcap", "safetensors", "setuptools", "zstandard"}
+BY_PIP = {"coal", "lz4", "mcap", "ompl", "pinocchio", "safetensors", "setuptools", "zstandard"}
 # The environment of the wheels, not part of a ROS 2 installation's manifests.
 BUILD_TOOLS = {"catkin_pkg"}
 # Looked for by twinloop only when a twin is asked for. Declared, it would be a circle: the engines
@@ -226,6 +226,7 @@ def test_lock_pins_what_is_asked_for_and_what_is_imported() -> None:
     used = set().union(*(set(imports(ast.parse(path.read_text()))) for path in paths))
     names = {
         "cv2": "opencv-python-headless",
+        "pinocchio": "pin",
         "pybullet_data": "pybullet",
         "pybullet_utils": "pybullet",
         "yaml": "pyyaml",
@@ -243,7 +244,8 @@ def test_container_takes_by_pip_what_rosdep_lacks_in_the_versions_of_the_lock() 
     skipped = re.search(r'--skip-keys "([^"]*)"', (ROOT / "docker" / "Dockerfile").read_text())[1]
     modules = {module for module, key in ROSDEP_KEYS.items() if key in skipped.split()}
     by_pip_key = {"mujoco", "pybullet", "rosbags"}  # rosdep alone would take the newest
-    assert BY_PIP | modules | by_pip_key <= set(pinned)
+    by_pip = {"pin" if module == "pinocchio" else module for module in BY_PIP}
+    assert by_pip | modules | by_pip_key <= set(pinned)
 
 
 def test_container_builds_the_workspace_with_gazebo_moveit_and_rviz() -> None:
