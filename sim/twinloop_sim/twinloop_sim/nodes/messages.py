@@ -7,14 +7,15 @@ from array import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Vector3
 from numpy.typing import NDArray
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from twinloop.nodes import ball_messages
+from twinloop.nodes.ball_messages import ball_message
 from twinloop.safety.guard import CommandGuard
 
-from twinloop_interfaces.msg import GuardStatus, TrackedBall, TrackedBallArray
+from twinloop_interfaces.msg import GuardStatus, TrackedBallArray
 from twinloop_sim.nodes.guarded_cell import Balls
 
 Array = NDArray[np.float64]
@@ -56,15 +57,15 @@ def trajectory(names: list[str], stamp_ns: int, source: str, goal: Array) -> Joi
 
 def tracked_balls(frame: str, balls: Balls) -> TrackedBallArray:
     """Balls as the tracker delivered them, stamped with their exposure."""
-    message = TrackedBallArray()
+    message = ball_messages.tracked_balls(
+        frame,
+        balls.position,
+        balls.velocity,
+        balls.covariance,
+        balls.visible_fraction,
+        balls.is_stale,
+    )
     message.header.stamp = time_message(balls.stamp_ns)
-    message.header.frame_id = frame
-    for index in range(len(balls.position)):
-        ball = _ball(index, balls.position[index], balls.velocity[index])
-        ball.covariance = balls.covariance[index].reshape(36)
-        ball.visible_fraction = float(balls.visible_fraction[index])
-        ball.stale = bool(balls.is_stale[index])
-        message.balls.append(ball)
     return message
 
 
@@ -74,16 +75,10 @@ def true_balls(frame: str, stamp_ns: int, position: Array, velocity: Array) -> T
     message.header.stamp = time_message(stamp_ns)
     message.header.frame_id = frame
     for index in range(len(position)):
-        ball = _ball(index, position[index], velocity[index])
+        ball = ball_message(index, position[index], velocity[index])
         ball.visible_fraction = 1.0
         message.balls.append(ball)
     return message
-
-
-def _ball(index: int, position: Array, velocity: Array) -> TrackedBall:
-    x, y, z = position.tolist()
-    vx, vy, vz = velocity.tolist()
-    return TrackedBall(id=index, position=Point(x=x, y=y, z=z), velocity=Vector3(x=vx, y=vy, z=vz))
 
 
 def guard_status(guard: CommandGuard, stamp_ns: int) -> GuardStatus:
