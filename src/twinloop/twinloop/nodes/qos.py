@@ -8,6 +8,8 @@ from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, Reliabilit
 
 # Deep enough for what comes in while a planner plans.
 SENSOR = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+# The newest image counts, and one more may be on its way.
+IMAGE = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
 # The newest command counts; a source that dies is noticed by its lease, whatever the clock does.
 COMMAND = QoSProfile(
     depth=1,
