@@ -30,6 +30,16 @@ def to_camera_info(camera: CameraModel, stamp: Any, frame_id: str) -> Any:
     return message
 
 
+def uncalibrated_info(size: tuple[int, int], stamp: Any, frame_id: str) -> Any:
+    """Return a `sensor_msgs/CameraInfo` that says no more than a size: its K is zero."""
+    from sensor_msgs.msg import CameraInfo
+
+    message = CameraInfo(width=size[0], height=size[1])
+    message.header.stamp = stamp
+    message.header.frame_id = frame_id
+    return message
+
+
 def from_camera_info(message: Any, name: str = "") -> CameraModel:
     """Return the camera that a CameraInfo message, of ROS or a bag's reader, describes.
 
