@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from setuptools import find_packages, setup
 
-NODES = ("planner", "recorder", "learner", "episode", "supervisor")
+NODES = ("planner", "recorder", "learner", "episode", "supervisor", "stereo_camera", "ball_tracker")
 
 setup(
     name="twinloop",

@@ -373,6 +373,15 @@ def test_the_end_of_a_file_is_no_fault(start: StartReader, tmp_path: Path) -> No
     assert len(frames) == 3
 
 
+def test_a_file_whose_last_images_are_refused_is_at_fault(
+    start: StartReader, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "both", [1, 2, 3])
+    reader, _ = start(str(folder), loop=True, sizes={"left": (280, 180)})
+    until(lambda: reader.status().state == "silent")
+    assert "has ended: left image is 16x24 pixels, expected 280x180" in reader.status().text
+
+
 def test_an_exception_in_what_takes_the_frames_is_told(start: StartReader) -> None:
     reader, _ = start(on_frame=lambda frame: frame.no_such_field)
     until(lambda: reader.status().state == "crashed")

@@ -190,7 +190,10 @@ class FrameReader:
             except DriverFault as fault:
                 self._set_problem(worker, str(fault))
             except EndOfStream as end:
-                self._finish(worker, "ended", f"{end} has ended")
+                if self._problem:
+                    self._finish(worker, "silent", f"{end} has ended: {self._problem}")
+                else:
+                    self._finish(worker, "ended", f"{end} has ended")
                 return
             except Exception as error:
                 self._finish(worker, "crashed", f"{type(error).__name__}: {error}")

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stereo camera node over DDS: what it publishes, what it refuses, and cameras that fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from bag_processes import Observer, Processes, wait_until
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from twin_station import start_node
+from twinloop.contract import stamp_of
+from twinloop.nodes import qos
+from twinloop.perception.camera_model import pinhole, save_camera
+from twinloop.perception.images import from_camera_info, to_array
+
+DOMAIN = 30 + (os.getpid() + 17) % 60
+NAME = "/stereo_camera"
+SIZE = (28, 18)
+
+
+class Viewer:
+    """Keeps what the eyes publish."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.seen: dict[str, list[Any]] = defaultdict(list)
+        self._observer = observer
+        for eye in ("left", "right"):
+            for name, kind in (
+                ("image_raw", Image),
+                ("image_raw/compressed", CompressedImage),
+                ("camera_info", CameraInfo),
+            ):
+                self.watch(f"stereo/{eye}/{name}", kind)
+
+    def watch(self, topic: str, kind: type) -> None:
+        self._observer.node.create_subscription(kind, topic, self.seen[topic].append, qos.IMAGE)
+
+    @property
+    def level(self) -> bytes:
+        status = self._observer.statuses.get(NAME)
+        return status.level if status else DiagnosticStatus.STALE
+
+    @property
+    def text(self) -> str:
+        status = self._observer.statuses.get(NAME)
+        return status.message if status else ""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stereo")
+    for eye, values in (("left", (50, 100, 150)), ("right", (60, 110, 160))):
+        (folder / eye).mkdir()
+        for value in values:
+            cv2.imwrite(
+                str(folder / eye / f"{value}.png"), np.full((*SIZE[::-1], 3), value, np.uint8)
+            )
+    save_camera(folder / "left.yaml", pinhole("left", SIZE, 60.0))
+    save_camera(folder / "right.yaml", pinhole("right", SIZE, 60.0, baseline_m=0.12))
+    save_camera(folder / "large.yaml", pinhole("right", (280, 180), 60.0, baseline_m=0.12))
+    return folder
+
+
+@pytest.fixture
+def observer() -> Iterator[Observer]:
+    with Observer(DOMAIN) as made:
+        yield made
+
+
+@pytest.fixture
+def start(observer: Observer) -> Iterator[Any]:
+    running: list[subprocess.Popen[bytes]] = []
+
+    def make(module: str = "twinloop.nodes.stereo_camera", **parameters: Any) -> subprocess.Popen:
+        running.append(start_node(module, DOMAIN, **parameters))
+        return running[-1]
+
+    yield make
+    for process in running:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+def test_files_are_published_as_a_camera(observer: Observer, start: Any, files: Path) -> None:
+    viewer = Viewer(observer)
+    began_ns = time.time_ns()
+    calibration = {f"{eye}_calibration": files / f"{eye}.yaml" for eye in ("left", "right")}
+    start(left=files, rate=50.0, loop=True, **calibration)
+    wait_until(lambda: all(len(seen) >= 10 for seen in viewer.seen.values()))
+    for eye, offset in (("left", 0), ("right", 10)):
+        pictures = viewer.seen[f"stereo/{eye}/image_raw"]
+        assert {pictures[0].header.frame_id} == {f"camera_{eye}_optical"}
+        values = [int(to_array(message)[0, 0, 0]) - offset for message in pictures]
+        assert set(values) == {50, 100, 150}
+        stamps = [stamp_of(message) for message in pictures]
+        assert began_ns < stamps[0] < time.time_ns()
+        assert stamps == sorted(set(stamps))
+        infos = {stamp_of(m): m for m in viewer.seen[f"stereo/{eye}/camera_info"]}
+        camera = from_camera_info(infos[stamps[5]], eye)
+        assert camera.size == SIZE
+        assert camera.p[0, 3] == pytest.approx(-0.12 * camera.p[0, 0] * (eye == "right"))
+        small = viewer.seen[f"stereo/{eye}/image_raw/compressed"][-1]
+        assert int(to_array(small, "bgr8")[0, 0, 0]) - offset in (50, 100, 150)
+    values = observer.values(NAME)
+    assert int(values["frames"]) >= 5
+    assert values["refused"] == "0"
+    wait_until(lambda: viewer.level == DiagnosticStatus.OK)
+
+
+def test_images_without_a_calibration_come_with_their_size_alone(
+    observer: Observer, start: Any, files: Path
+) -> None:
+    viewer = Viewer(observer)
+    infos = viewer.seen["stereo/left/camera_info"]
+    start(left=files, rate=50.0, loop=True)
+    wait_until(lambda: infos)
+    info = infos[0]
+    assert (info.width, info.height) == SIZE
+    with pytest.raises(ValueError, match="it is not calibrated"):
+        from_camera_info(info)
+
+
+def test_row_19_a_calibration_of_another_size_is_refused(
+    observer: Observer, start: Any, files: Path
+) -> None:
+    viewer = Viewer(observer)
+    start(left=files, rate=50.0, loop=True, right_calibration=files / "large.yaml")
+    wait_until(lambda: viewer.level == DiagnosticStatus.ERROR)
+    assert "right image is 28x18 pixels, expected 280x180 as its calibration says" in viewer.text
+    assert not any(viewer.seen.values())
+    assert int(observer.values(NAME)["refused"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"left": "/nowhere/film.mp4"}, "/nowhere/film.mp4: no such file or folder"),
+        ({"left": "0", "left_calibration": "/nowhere/left.yaml"}, "/nowhere/left.yaml"),
+        ({"left": "0", "fourcc": "MJPEG"}, "fourcc is 'MJPEG', expected four letters"),
+    ],
+)
+def test_a_wrong_parameter_keeps_the_node_from_starting(
+    parameters: dict[str, Any], complaint: str
+) -> None:
+    with Processes(DOMAIN) as processes:
+        process = processes.node("twinloop.nodes.stereo_camera", **parameters)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert complaint in said
+
+
+def test_row_18_a_camera_that_stalls_or_is_unplugged_is_told_and_comes_back(
+    observer: Observer, start: Any
+) -> None:
+    viewer = Viewer(observer)
+    process = start("fake_stereo_camera")
+    pictures = viewer.seen["stereo/left/image_raw"]
+    for fault, complaint in (
+        (signal.SIGUSR1, "no images for"),
+        (signal.SIGUSR2, "camera 0 cannot be opened"),
+    ):
+        wait_until(lambda: pictures and viewer.level == DiagnosticStatus.OK)
+        process.send_signal(fault)
+        wait_until(lambda text=complaint: text in viewer.text)
+        assert viewer.level == DiagnosticStatus.ERROR
+        assert observer.values(NAME)["state"] == "active"
+        assert int(observer.values(NAME)["late_beats"]) <= 1
+        pictures.clear()
+        process.send_signal(fault)
+        wait_until(lambda: len(pictures) >= 5)
