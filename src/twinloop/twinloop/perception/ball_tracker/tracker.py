@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follows the two balls in a stereo pair's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twinloop.paths import share
+from twinloop.perception.ball_tracker import weights as weights_file
+from twinloop.perception.ball_tracker.alignment import RigAlignment
+from twinloop.perception.ball_tracker.detector import Detection, Detector, LearnedDetector
+from twinloop.perception.ball_tracker.eyes import BALLS_IN_PALM_M, FOCAL_PX, Eyes
+from twinloop.perception.ball_tracker.fusion import Sight, match
+from twinloop.perception.ball_tracker.identity import Appearances, assign
+from twinloop.perception.ball_tracker.motion import BallMotion
+from twinloop.perception.ball_tracker.settings import TrackerSettings
+from twinloop.perception.ball_tracker.tracks import Tracks
+from twinloop.perception.camera_model import CameraModel, StereoModel
+from twinloop.perception.mount import Mount
+from twinloop.robots.description import hand_urdf
+from twinloop.robots.hand24 import HAND24
+from twinloop.robots.kinematics import fixed_transform, palm_chain
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+_TYPICAL_DEPTH_M = 0.41
+_ROOT = "world"  # link in whose frame balls are filtered
+_FIRST_ALIGNED, _ALIGN_EVERY = 15, 4  # frames
+_FORGET_S = 1.0  # after a longer gap between frames nothing is carried over
+
+
+class BallTracker:
+    """Two balls from pairs of images, one pair after the other.
+
+    Args:
+        stereo: calibration of the cameras.
+        mount: where the left camera's optical frame is on the hand's mount.
+        settings: default: as shipped.
+        weights: folder of the network; default: the shipped one.
+        detector: finds balls in images in the network's place.
+        side: of the hand.
+
+    Raises:
+        ModelInvalid: the network cannot be used.
+        ValueError: the mount is not of the left camera, or not on the hand's mount.
+    """
+
+    def __init__(
+        self,
+        stereo: StereoModel,
+        mount: Mount,
+        settings: TrackerSettings | None = None,
+        weights: Path | str | None = None,
+        detector: Detector | None = None,
+        side: str = "right",
+    ) -> None:
+        self.settings = settings or TrackerSettings()
+        self._eyes = Eyes(stereo)
+        urdf = hand_urdf(side)
+        self._root_from_left = fixed_transform(urdf, _ROOT, mount.parent) @ mount.transform
+        self._palm = palm_chain(side)
+        if detector is None:
+            folder = share("models", "ball_tracker") if weights is None else Path(weights)
+            radius_px = FOCAL_PX * self.settings.radius_m / _TYPICAL_DEPTH_M
+            least_area = self.settings.least_fraction * np.pi * radius_px**2
+            detector = LearnedDetector(weights_file.load(folder), least_area)
+        self._detector = detector
+        rectified = np.eye(4)
+        rectified[:3, :3] = self._eyes.rectification
+        self._ideal_from_root = rectified @ np.linalg.inv(self._root_from_left)
+        self._alignment = RigAlignment(side, stereo.baseline_m)
+        self._frames = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the balls; what is known about the rig's place is kept."""
+        self._tracks: list[BallMotion | None] = [None, None]
+        self._unseen_s = np.full(2, np.inf)
+        self._last = np.full((2, 3), np.nan)  # world
+        self._last_in_palm = np.full((2, 3), np.nan)
+        self._appearances = Appearances()
+        self._stamp_s = -np.inf
+
+    def update(self, left_rgb: Image, right_rgb: Image, stamp_s: float, q: ArrayLike) -> Tracks:
+        """Take in a pair of images.
+
+        Args:
+            left_rgb, right_rgb: [H, W, 3] of the cameras' sizes.
+            stamp_s: of the exposure, s; later than that of the pair before.
+            q: joint positions at that time [24], rad.
+
+        Raises:
+            ValueError: an image of another size or type, a stamp that is not later than the last
+                one, or joints that are not 24 finite numbers; nothing is changed then.
+        """
+        _check_image(self._eyes.stereo.left, left_rgb)
+        _check_image(self._eyes.stereo.right, right_rgb)
+        joints = np.asarray(q, dtype=np.float64)
+        if joints.shape != HAND24.lower.shape or not np.isfinite(joints).all():
+            raise ValueError(f"q is {np.asarray(q).tolist()}, expected {len(HAND24.lower)} finite")
+        dt = stamp_s - self._stamp_s
+        if not (np.isfinite(stamp_s) and dt > 0.0):
+            raise ValueError(
+                f"stamp is {stamp_s} s after one of {self._stamp_s} s, expected a later one: "
+                "reset the tracker where time starts anew"
+            )
+        palm_position, palm_rotation = (pose[0] for pose in self._palm.poses(joints[:2]))
+        ideal_from_root = self._ideal_from_root
+        middle = palm_position + palm_rotation @ BALLS_IN_PALM_M
+        corners = self._eyes.corners(ideal_from_root[:3, :3] @ middle + ideal_from_root[:3, 3])
+        windows = self._eyes.windows(left_rgb, right_rgb, corners)
+        left, right = self._detector.detect(windows, corners)
+        sights = match(left.blobs, right.blobs, self.settings.radius_m, self._eyes.baseline_m)
+        self._stamp_s = stamp_s
+        self._align(stamp_s, joints, left, right, corners)
+        root_from_ideal = np.asarray(np.linalg.inv(self._alignment.correction @ ideal_from_root))
+        self._follow(sights, dt, root_from_ideal, palm_position, palm_rotation)
+        return self._tell(stamp_s, palm_position, palm_rotation)
+
+    def _align(
+        self, stamp_s: float, q: Array, left: Detection, right: Detection, corners: Array
+    ) -> None:
+        """Correct the rig's place, at first by each frame, later now and then."""
+        self._frames += 1
+        due = self._frames <= _FIRST_ALIGNED or self._frames % _ALIGN_EVERY == 0
+        if not (self.settings.align and due):
+            return
+        if left.masks is not None and right.masks is not None:
+            masks = (left.masks, right.masks)
+            self._alignment.update(stamp_s, q, self._ideal_from_root, masks, corners)
+
+    def _follow(
+        self,
+        sights: list[Sight],
+        dt: float,
+        root_from_ideal: Array,
+        palm_position: Array,
+        palm_rotation: Array,
+    ) -> None:
+        """Move the tracks on by `dt` and let them take in what is seen."""
+        settings = self.settings
+        turn = root_from_ideal[:3, :3]
+        places = [
+            (turn @ s.position + root_from_ideal[:3, 3], turn @ s.covariance @ turn.T)
+            for s in sights
+        ]
+        in_palm = [(place - palm_position) @ palm_rotation for place, _ in places]
+        if dt > _FORGET_S:
+            self._tracks = [None, None]
+        for track in self._tracks:
+            if track is not None:
+                track.predict(dt, settings.acceleration_density)
+        chosen = assign(
+            sights,
+            places,
+            self._tracks,
+            self._appearances,
+            in_palm,
+            self._last_in_palm,
+            settings.radius_m,
+        )
+        self._fraction = np.zeros(2)
+        for ball, index in enumerate(chosen):
+            self._unseen_s[ball] += dt if np.isfinite(dt) else 0.0
+            track = self._tracks[ball]
+            if index is not None:
+                place, covariance = places[index]
+                if track is None:
+                    track = BallMotion(place, covariance, settings.initial_velocity_std)
+                    self._tracks[ball] = track
+                else:
+                    track.correct(place, covariance)
+                self._unseen_s[ball] = 0.0
+                self._fraction[ball] = sights[index].visible_fraction
+                if sights[index].visible_fraction > 0.5:
+                    self._appearances.learn(ball, sights[index].color)
+            # Times of frames are sums of floats; a thousandth of a frame decides nothing.
+            late = self._unseen_s[ball] >= settings.stale_after_s - 1e-6
+            if track is not None and (late or track.worst_std > settings.most_std_m):
+                self._tracks[ball] = track = None
+            if track is not None:
+                self._last[ball] = track.position
+                self._last_in_palm[ball] = (track.position - palm_position) @ palm_rotation
+
+    def _tell(self, stamp_s: float, palm_position: Array, palm_rotation: Array) -> Tracks:
+        velocity, covariance = np.zeros((2, 3)), np.zeros((2, 6, 6))
+        turn = np.kron(np.eye(2), palm_rotation.T)
+        for ball, track in enumerate(self._tracks):
+            covariance[ball] = np.diag([1.0] * 3 + [1.0] * 3)
+            if track is not None:
+                velocity[ball] = track.velocity @ palm_rotation
+                covariance[ball] = turn @ track.covariance @ turn.T
+                covariance[ball, :3, :3] += self.settings.bias_std_m**2 * np.eye(3)
+        left_from_root = np.linalg.inv(self._root_from_left)
+        return Tracks(
+            stamp_s,
+            (self._last - palm_position) @ palm_rotation,
+            velocity,
+            covariance,
+            self._fraction,
+            np.array([track is None for track in self._tracks]),
+            self._last @ left_from_root[:3, :3].T + left_from_root[:3, 3],
+            self._eyes.stereo.left,
+            self.settings.radius_m,
+        )
+
+
+def _check_image(camera: CameraModel, image: Image) -> None:
+    width, height = camera.size
+    if image.dtype != np.uint8 or image.shape != (height, width, 3):
+        raise ValueError(
+            f"{camera.name} image is {image.dtype} {list(image.shape)}, expected uint8 "
+            f"{[height, width, 3]}, as its calibration has it"
+        )
