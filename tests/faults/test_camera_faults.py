@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fault rows 18 to 20: cameras that stall, and images that are wrong or do not belong together."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from motion import best_of, state_row
+from sensor_msgs.msg import Image
+from twin_station import Station
+from twinloop.nodes import qos
+from twinloop.perception.image_files import ImageRefused
+from twinloop.perception.images import to_array, to_message
+from twinloop.perception.stereo_pairs import StereoPairs
+
+from twinloop_interfaces.msg import PlanStats, TrackedBallArray
+from twinloop_interfaces.srv import StartPlanning
+
+STOP_MS = 500.0
+SILENCE_MS = 800.0  # the camera's patience, and a heartbeat or two
+
+
+class Sensing:
+    """Stands between the twin's tracker and the planner, and may stall."""
+
+    def __init__(self, station: Station) -> None:
+        self.is_stalled = False
+        self.passed_s = 0.0
+        self.stats: list[tuple[float, PlanStats]] = []
+        self.levels: dict[str, bytes] = {}
+        self.images: list[float] = []
+        node = station.node
+        self._publisher = node.create_publisher(TrackedBallArray, "seen_balls", qos.SENSOR)
+        node.create_subscription(TrackedBallArray, "balls", self._pass, qos.SENSOR)
+        node.create_subscription(PlanStats, "plan_stats", self._take_stats, qos.EVENT)
+        node.create_subscription(Image, "stereo/left/image_raw", self._take_image, qos.IMAGE)
+        node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._take_diagnostics, qos.DIAGNOSTICS
+        )
+
+    def level(self, name: str) -> bytes:
+        return self.levels.get(name, DiagnosticStatus.STALE)
+
+    def _pass(self, message: TrackedBallArray) -> None:
+        if not self.is_stalled:
+            self._publisher.publish(message)
+            self.passed_s = time.monotonic()
+
+    def _take_stats(self, message: PlanStats) -> None:
+        self.stats.append((time.monotonic(), message))
+
+    def _take_image(self, _message: Image) -> None:
+        self.images.append(time.monotonic())
+
+    def _take_diagnostics(self, array: DiagnosticArray) -> None:
+        self.levels |= {
+            status.name.rpartition("/")[2]: status.level
+            for status in array.status
+            if any(value.key == "state" and value.value == "active" for value in status.values)
+        }
+
+
+@pytest.fixture(scope="module")
+def station() -> Iterator[Station]:
+    made = Station()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def sensing(station: Station) -> Sensing:
+    return Sensing(station)
+
+
+def test_row_18_the_planner_stops_when_sensing_stalls_and_can_go_on_after(
+    station: Station, sensing: Sensing
+) -> None:
+    planner = station.start(
+        "twinloop.nodes.planner", remap={"balls": "seen_balls"}, planner="knots", nice=0
+    )
+    starter = station.node.create_client(StartPlanning, "start_planning")
+
+    def plan() -> None:
+        """Begin an episode, and wait until it is under way."""
+        assert station.reset().success
+        sensing.stats.clear()
+        future = starter.call_async(StartPlanning.Request(task="baoding", steps=1000))
+        station.spin_until(future.done)
+        assert future.result().success, future.result().message
+        station.spin_until(lambda: len(sensing.stats) >= 3, 20.0)
+
+    def stall() -> float:
+        """From the last balls that came through until the planner said it stopped, ms."""
+        plan()
+        sensing.is_stalled = True
+        station.spin_until(lambda: sensing.stats[-1][1].stop_reason)
+        sensing.is_stalled = False
+        stopped_s, stats = sensing.stats[-1]
+        assert "ball_position" in stats.stop_reason
+        return 1e3 * (stopped_s - sensing.passed_s)
+
+    try:
+        station.spin_until(starter.service_is_ready, 30.0)
+        station.spin_until(lambda: sensing.level("planner") == DiagnosticStatus.OK, 60.0)
+        stopped_ms = best_of(3, STOP_MS, stall)
+        plan()  # no restart in between
+        assert not sensing.stats[-1][1].stop_reason
+    finally:
+        planner.kill()
+        planner.wait()
+    state_row(18, f"planner stopped <= {STOP_MS:.0f} ms", f"{stopped_ms:.0f} ms")
+    assert stopped_ms <= STOP_MS
+
+
+def test_row_18_a_stalled_camera_is_told_and_resumes_by_itself(
+    station: Station, sensing: Sensing
+) -> None:
+    camera = station.start("fake_stereo_camera")
+
+    def stall() -> float:
+        station.spin_until(lambda: sensing.level("stereo_camera") == DiagnosticStatus.OK, 30.0)
+        camera.send_signal(signal.SIGUSR1)
+        stalled_s = time.monotonic()
+        station.spin_until(lambda: sensing.level("stereo_camera") == DiagnosticStatus.ERROR)
+        told_ms = 1e3 * (time.monotonic() - stalled_s)
+        sensing.images.clear()
+        camera.send_signal(signal.SIGUSR1)
+        mended_s = time.monotonic()
+        station.spin_until(lambda: sensing.images)
+        resumed_ms.append(1e3 * (sensing.images[0] - mended_s))
+        return told_ms
+
+    resumed_ms: list[float] = []
+    try:
+        station.spin_until(lambda: sensing.images, 30.0)
+        told_ms = best_of(3, SILENCE_MS, stall)
+    finally:
+        camera.kill()
+        camera.wait()
+    state_row(
+        18,
+        "sensing resumes by itself",
+        f"ERROR after {told_ms:.0f} ms, images {min(resumed_ms):.0f} ms after the stall's end",
+    )
+    assert told_ms <= SILENCE_MS
+
+
+def test_row_19_empty_and_wrong_images_are_refused() -> None:
+    pairs = StereoPairs(1 / 30, {"left": (28, 18), "right": (28, 18)})
+    good = np.zeros((18, 28, 3), np.uint8)
+    stamp = Image().header.stamp
+    offered = refused = 0
+    for name, value in (
+        ("width", 0),
+        ("height", 0),
+        ("width", 2**31),
+        ("step", 1),
+        ("data", b""),
+        ("encoding", "yuv422"),
+    ):
+        message = to_message(good, "rgb8", stamp, "")
+        setattr(message, name, value)
+        offered += 1
+        with pytest.raises(ImageRefused):
+            to_array(message)
+        refused += 1
+    for image in (good[:9], good[:, :0], good[..., 0][:0]):
+        offered += 1
+        with pytest.raises(ImageRefused):
+            pairs.feed("left", 0, image)
+    refused += pairs.counts.refused
+    state_row(19, "refused", f"{refused} of {offered} refused")
+    assert refused == offered == 9
+
+
+def test_row_20_skewed_pairs_are_dropped() -> None:
+    period_ns = 33_000_000
+    good = np.zeros((18, 28, 3), np.uint8)
+    dropped = {}
+    for names in (("left", "right"), ("depth", "color")):
+        pairs = StereoPairs(period_ns * 1e-9, names=names)
+        for number in range(101):
+            stamp_ns = 10 * number * period_ns
+            skew_ns = round(1.1 * period_ns) if number % 2 else 0
+            first = pairs.feed(names[0], stamp_ns, good)
+            second = pairs.feed(names[1], stamp_ns + skew_ns, good)
+            assert first is None
+            assert (second is None) == bool(skew_ns)
+        assert pairs.counts.paired == 51
+        dropped["/".join(names)] = pairs.counts.skewed // 2
+    state_row(20, "pair dropped", f"{dropped} of 50 skewed ones each")
+    assert set(dropped.values()) == {50}
