@@ -10,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from twinloop.paths import share
 
+STEREO = ("left", "right")  # the eyes that the balls are tracked with
+DEPTH = "depth"
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Vector3 = tuple[float, float, float]

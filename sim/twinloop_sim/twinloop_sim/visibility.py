@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from twinloop.robots.description import hand_joint_names, hand_urdf, joint_prefix
 from twinloop.robots.kinematics import Chain, capsules
 
-from twinloop_sim.settings import SceneSettings
+from twinloop_sim.settings import STEREO, SceneSettings
 
 Array = NDArray[np.float64]
 
 
 class Visibility:
-    """Casts rays from the cameras of a scene that sit on links of the hand's mount.
+    """Casts rays from the stereo cameras of a scene, which sit on links of the hand's mount.
 
     Attributes:
         eyes: the cameras' places [K, 3], m, world.
@@ -34,7 +34,8 @@ class Visibility:
         )
         self._ends = np.stack([[shape.start, shape.end] for shape in shapes])  # [C, 2, 3]
         self._thickness = np.array([shape.radius for shape in shapes] + [self._radius_m])
-        cameras = tuple(c.link for c in scene.cameras.values() if c.link is not None)
+        pair = [scene.cameras[name] for name in STEREO if name in scene.cameras]
+        cameras = tuple(camera.link for camera in pair if camera.link is not None)
         self.eyes, self._rotation = Chain(urdf, (), cameras).poses(np.zeros(0))
         self._disc = _disc_points()
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every renderer of the cell's cameras offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from twinloop.perception.camera_model import CameraModel
+from twinloop.robots.hand24 import HAND24
+
+from twinloop_sim.cameras.appearance import Appearance
+from twinloop_sim.cameras.stage import Array, camera_model, camera_poses
+from twinloop_sim.settings import DEPTH, STEREO, SceneSettings
+
+Image = NDArray[np.uint8]
+BACKGROUND, HAND, BALL0, BALL1 = range(4)  # labels
+NEAR_M, FAR_M = 0.05, 2.5
+FLOOR_HALF_M = 0.8
+
+
+class Eyes(ABC):
+    """The cameras on the hand's mount, looking at one cell; to be used from one thread.
+
+    Attributes:
+        backend: what draws, such as `mujoco (EGL)`.
+        scene: what is drawn.
+        cameras: nominal calibrations of the cameras by name: left, right and depth.
+        appearance: how it looks at present.
+    """
+
+    backend: str
+
+    def __init__(self, scene: SceneSettings) -> None:
+        self.scene = scene
+        self.cameras: dict[str, CameraModel] = {
+            name: camera_model(scene, name) for name in (*STEREO, DEPTH)
+        }
+        self._nominal = camera_poses(scene)
+        self._poses = dict(self._nominal)
+        self.appearance = Appearance()
+
+    @abstractmethod
+    def pose(self, q: ArrayLike, ball_position: ArrayLike, ball_quaternion: ArrayLike) -> None:
+        """Put everything where it is to be drawn.
+
+        Args:
+            q: joint positions [24], rad.
+            ball_position: centres [2, 3], m, world.
+            ball_quaternion: orientations [2, 4], w first.
+
+        Raises:
+            ValueError: another shape, or a value that is not finite.
+        """
+
+    @abstractmethod
+    def dress(self, appearance: Appearance) -> None:
+        """Change how the cell looks."""
+
+    @abstractmethod
+    def image(self, camera: str) -> Image:
+        """Return what a camera sees, RGB [H, W, 3]."""
+
+    @abstractmethod
+    def pair(self) -> tuple[Image, Image]:
+        """Return the left and the right image [H, W, 3]; quicker than one after the other."""
+
+    @abstractmethod
+    def depth(self, camera: str = DEPTH) -> NDArray[np.float32]:
+        """Return distances along a camera's axis [H, W], m; NaN where there is nothing."""
+
+    @abstractmethod
+    def labels(self, camera: str) -> Image:
+        """Return what is seen [H, W]: 0 background, 1 hand, 2 ball 0, 3 ball 1.
+
+        For training and evaluation; nothing that tracks may look.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the renderer holds."""
+
+    def shift(self, rig_error: ArrayLike) -> None:
+        """Move the rig as a whole away from its nominal mount.
+
+        Args:
+            rig_error: pose of the moved left camera in the nominal one [4, 4]; the others go
+                along. The identity takes an earlier shift back.
+
+        Raises:
+            ValueError: no rigid transform.
+        """
+        error = np.asarray(rig_error, dtype=np.float64)
+        if error.shape != (4, 4) or not np.allclose(error[:3, :3] @ error[:3, :3].T, np.eye(3)):
+            raise ValueError(f"rig_error must be a rigid transform [4, 4], got {error.tolist()}")
+        left = self._nominal[STEREO[0]]
+        moved = left @ error @ np.linalg.inv(left)
+        self._poses = {name: moved @ pose for name, pose in self._nominal.items()}
+
+    def camera_pose(self, camera: str) -> Array:
+        """Return where a camera's optical frame truly is [4, 4], world.
+
+        Raises:
+            ValueError: no such camera.
+        """
+        if camera not in self.cameras:
+            raise ValueError(f"no camera {camera!r}, there are {', '.join(self.cameras)}")
+        return self._poses[camera]
+
+    def checked(
+        self, q: ArrayLike, ball_position: ArrayLike, ball_quaternion: ArrayLike
+    ) -> tuple[Array, Array, Array]:
+        """Return the arguments of `pose` as arrays; raises ValueError as it does."""
+        given = {
+            "q": (np.asarray(q, dtype=np.float64), HAND24.lower.shape),
+            "ball_position": (np.asarray(ball_position, dtype=np.float64), (2, 3)),
+            "ball_quaternion": (np.asarray(ball_quaternion, dtype=np.float64), (2, 4)),
+        }
+        for name, (value, shape) in given.items():
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite {shape}, got {value.tolist()}")
+        joints, place, turn = (value for value, _ in given.values())
+        return joints, place, turn
