@@ -27,7 +27,7 @@ from twinloop.reporting.live import CellState, LiveDisplay
 from twinloop.reporting.progress import WorkProgress, duration
 
 HEAVY = ("torch", "rclpy", "mujoco", "pybullet", "matplotlib")
-LIGHT = [name for name, *_ in COMMANDS if name not in ("bag", "models")]
+LIGHT = [name for name, *_ in COMMANDS if name not in ("bag", "models", "tracker")]
 
 
 def call(*words: str) -> int:
