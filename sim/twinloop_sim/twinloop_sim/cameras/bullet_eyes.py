@@ -21,6 +21,7 @@ from twinloop_sim.cameras.stage import Array, Hand, Piece
 from twinloop_sim.settings import DEPTH, STEREO, SceneSettings
 
 _Seen = tuple[NDArray[np.float32], NDArray[np.float32], Array]
+_Shape = dict[str, object]
 _SKIN = "skin"
 _HIGHLIGHT = 0.4  # strength of highlights where the gloss is 1; one for all surfaces
 
@@ -38,11 +39,27 @@ class BulletEyes(Eyes):
         self.backend = "pybullet"
         self._hand = Hand(scene.side)
         self._shadows = shadows
+        self._files = tempfile.TemporaryDirectory()
+        self._folder = Path(self._files.name)
+        self._shapes = [self._shape(index, p) for index, p in enumerate(self._hand.pieces)]
+        self._ball = self._mesh("ball", meshes.ball(scene.balls.radius_m))
         self._client = connect()
+        self._dresses = 0
         self._bodies: list[int] = []
         self._floors: dict[str, _Seen] = {}
         self._posed = (np.zeros(24), np.zeros((2, 3)), np.tile([1.0, 0.0, 0.0, 0.0], (2, 1)))
         self.dress(self.appearance)
+
+    def _shape(self, index: int, piece: Piece) -> _Shape:
+        mesh = piece.mesh()
+        if mesh is None:
+            return {"shapeType": bullet.GEOM_BOX, "halfExtents": piece.size}
+        return self._mesh(f"piece{index}", mesh)
+
+    def _mesh(self, name: str, mesh: meshes.Mesh) -> _Shape:
+        path = self._folder / f"{name}.obj"
+        mesh.save_obj(path)
+        return {"shapeType": bullet.GEOM_MESH, "fileName": str(path)}
 
     def pose(self, q: ArrayLike, ball_position: ArrayLike, ball_quaternion: ArrayLike) -> None:
         self._posed = self.checked(q, ball_position, ball_quaternion)
@@ -57,68 +74,52 @@ class BulletEyes(Eyes):
         self.appearance = appearance
         # Frees the textures too, which nothing else does.
         self._client.resetSimulation()
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            skin = self._texture(
-                appearance.surface(_SKIN, self._hand.colors),
-                patterns.sphere_directions(),
-                folder / "skin.png",
+        self._dresses += 1
+        skin = self._texture(_SKIN, appearance.surface(_SKIN, self._hand.colors))
+        self._bodies = []
+        for piece, shape in zip(self._hand.pieces, self._shapes, strict=True):
+            color = appearance.surface(piece.material, self._hand.colors).color
+            is_skin = piece.material == _SKIN
+            self._bodies.append(
+                self._painted(shape, skin) if is_skin else self._solid(shape, color)
             )
-            self._bodies = [self._piece(piece, skin) for piece in self._hand.pieces]
-            meshes.ball(self.scene.balls.radius_m).save_obj(folder / "ball.obj")
-            places = patterns.sphere_directions()
-            for index, surface in enumerate(appearance.balls):
-                texture = self._texture(surface, places, folder / f"ball{index}.png")
-                self._bodies.append(self._ball(folder / "ball.obj", texture))
+        for index, surface in enumerate(appearance.balls):
+            self._bodies.append(self._painted(self._ball, self._texture(f"ball{index}", surface)))
         light = appearance.light
         lit = light.ambient + light.strength * light.direction()[2]
-        self._floor = appearance.floor.paint(FLOOR_HALF_M * patterns.plane_points())
-        self._floor = np.minimum(lit * np.array(light.color) * self._floor, 255.0).astype(np.uint8)
+        floor = appearance.floor.paint(FLOOR_HALF_M * patterns.plane_points())
+        self._floor = np.minimum(lit * np.array(light.color) * floor, 255.0).astype(np.uint8)
         for block in appearance.clutter:
             x, y, z, w = self._client.getQuaternionFromEuler((0.0, 0.0, np.radians(block.turn_deg)))
             self._solid(
-                block.color,
                 {"shapeType": bullet.GEOM_BOX, "halfExtents": block.half},
+                block.color,
                 ((*block.place, block.half[2]), (x, y, z, w)),
             )
         self.pose(*self._posed)
 
-    def _piece(self, piece: Piece, skin: int) -> int:
-        shape: dict[str, object]
-        if piece.kind == "box":
-            shape = {"shapeType": bullet.GEOM_BOX, "halfExtents": piece.size}
-        elif piece.kind == "sphere":
-            shape = {"shapeType": bullet.GEOM_SPHERE, "radius": piece.size[0]}
-        else:
-            shape = {
-                "shapeType": bullet.GEOM_CAPSULE,
-                "radius": piece.size[0],
-                "length": 2.0 * piece.size[1],
-            }
-        is_skin = piece.material == _SKIN
-        color = self.appearance.surface(piece.material, self._hand.colors).color
-        body = self._solid((1.0, 1.0, 1.0) if is_skin else color, shape)
-        if is_skin:
-            self._client.changeVisualShape(body, -1, textureUniqueId=skin)
-        return body
-
     def _solid(
         self,
+        shape: _Shape,
         color: Color,
-        shape: dict[str, object],
         pose: tuple[tuple[float, ...], tuple[float, ...]] = ((0.0,) * 3, (0.0, 0.0, 0.0, 1.0)),
     ) -> int:
         visual = self._client.createVisualShape(rgbaColor=(*color, 1.0), **shape)
         return int(self._client.createMultiBody(0.0, -1, visual, *pose))
 
-    def _ball(self, path: Path, texture: int) -> int:
-        body = self._solid((1.0, 1.0, 1.0), {"shapeType": bullet.GEOM_MESH, "fileName": str(path)})
+    def _painted(self, shape: _Shape, texture: int) -> int:
+        body = self._solid(shape, (1.0, 1.0, 1.0))
         self._client.changeVisualShape(body, -1, textureUniqueId=texture)
         return body
 
-    def _texture(self, surface: Surface, places: Array, path: Path) -> int:
-        cv2.imwrite(str(path), np.ascontiguousarray(surface.paint(places)[..., ::-1]))
-        return int(self._client.loadTexture(str(path)))
+    def _texture(self, name: str, surface: Surface) -> int:
+        texels = surface.paint(patterns.sphere_directions())[..., ::-1]
+        # PyBullet takes a file of a name that it has read before for the same one.
+        path = self._folder / f"{name}-{self._dresses}.png"
+        cv2.imwrite(str(path), np.ascontiguousarray(texels))
+        texture = int(self._client.loadTexture(str(path)))
+        path.unlink()
+        return texture
 
     def image(self, camera: str) -> Image:
         return self._draw(camera)[0]
@@ -140,6 +141,7 @@ class BulletEyes(Eyes):
 
     def close(self) -> None:
         self._client.disconnect()
+        self._files.cleanup()
 
     def shift(self, rig_error: ArrayLike) -> None:
         super().shift(rig_error)

@@ -63,6 +63,8 @@ def open_context(name: str, width: int, height: int) -> Any:
     """Return an OpenGL context of a platform, made current in this thread."""
     # Read when drawing begins, by MuJoCo, and on import, by PyOpenGL.
     os.environ["MUJOCO_GL"] = name
+    # Mesa's software renderer is quickest at images of this size without threads of its own.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     if name == "egl":
         from mujoco.egl import GLContext
     else:

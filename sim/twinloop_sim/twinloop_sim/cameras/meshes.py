@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangles of a ball, for renderers whose own spheres are too coarse or cannot be painted."""
+"""Triangles of round shapes, the same for every renderer."""
 
 from __future__ import annotations
 
@@ -38,25 +38,44 @@ class Mesh:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def ball(radius: float, columns: int = 24, rows: int = 12) -> Mesh:
-    """Return a ball around the origin, its texture laid out by latitude (from +z) and longitude.
+def capsule(radius: float, half: float = 0.0, columns: int = 12, rows: int = 6) -> Mesh:
+    """Return a capsule along z around the origin, or a ball, painted by directions.
 
-    Corners stand as far outside of the sphere as the middles of edges are inside of it, so that
-    silhouettes are of the true size on average.
+    Corners stand as far outside of the true shape as the middles of edges are inside of it, so
+    that silhouettes are of the true size on average.
+
+    Args:
+        radius: m.
+        half: half the distance between the centres of its ends, m.
+        columns: corners around the axis.
+        rows: of triangles from end to end; even.
+
+    Returns:
+        A mesh with a texture by latitude, from +z down, and longitude.
     """
     step = np.pi / columns
-    polar = np.linspace(0.0, np.pi, rows + 1)
+    upper = np.linspace(0.0, np.pi / 2, rows // 2 + 1)
+    # A ball has its equator once, a capsule at either end.
+    polar = np.concatenate([upper, np.pi - upper[::-1][0 if half else 1 :]])
+    along = np.where(np.arange(len(polar)) <= rows // 2, half, -half)
     around = np.linspace(0.0, 2.0 * np.pi, columns + 1)
     theta, phi = np.meshgrid(polar, around, indexing="ij")
     normals = np.stack(
         [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
-    ).reshape(-1, 3)
+    )
     texels = np.stack([phi / (2.0 * np.pi), theta / np.pi], axis=-1).reshape(-1, 2)
-    # Mean of cos over half an edge, sin(step) / step, is what flat edges take away.
+    # The mean of a flat edge's distance from the axis, over half of it, is sin(step) / step.
     points = radius * step / np.sin(step) * normals
-    first = np.arange(rows)[:, None] * (columns + 1) + np.arange(columns)
+    points[..., 2] += along[:, None]
+    first = np.arange(len(polar) - 1)[:, None] * (columns + 1) + np.arange(columns)
     below = first + columns + 1
-    upper = np.stack([first, below, first + 1], axis=-1)[1:]
-    lower = np.stack([first + 1, below, below + 1], axis=-1)[:-1]
-    faces = np.concatenate([upper.reshape(-1, 3), lower.reshape(-1, 3)]).astype(np.int32)
-    return Mesh(points, normals, texels, faces)
+    # At the poles one triangle of each two would have no area.
+    right = np.stack([first, below, first + 1], axis=-1)[1:]
+    left = np.stack([first + 1, below, below + 1], axis=-1)[:-1]
+    faces = np.concatenate([right.reshape(-1, 3), left.reshape(-1, 3)]).astype(np.int32)
+    return Mesh(points.reshape(-1, 3), normals.reshape(-1, 3), texels, faces)
+
+
+def ball(radius: float) -> Mesh:
+    """Return a ball that is fine enough to be looked at."""
+    return capsule(radius, columns=24, rows=12)

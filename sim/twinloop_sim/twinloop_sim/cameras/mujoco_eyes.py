@@ -12,20 +12,14 @@ from twinloop_sim.cameras import meshes, patterns
 from twinloop_sim.cameras.appearance import MOST_CLUTTER, Appearance, Surface
 from twinloop_sim.cameras.eyes import BALL0, FAR_M, FLOOR_HALF_M, HAND, NEAR_M, Eyes, Image
 from twinloop_sim.cameras.gl import Platform, open_context
-from twinloop_sim.cameras.stage import Hand
+from twinloop_sim.cameras.stage import Array, Hand
 from twinloop_sim.settings import DEPTH, STEREO, SceneSettings
 
 # The lamp is this far off; shadows fall where its map reaches.
 _LAMP_M, _SHADOW_RADIUS_M = 1.5, 0.45
 _HAND_M = np.array([0.0, -0.03, 0.19])  # about the middle of the palm
-_SLICES, _STACKS = 10, 4  # of fingers, a few pixels wide; each triangle costs
 _SHADOW_TEXELS = 512
 _BALLS, _SKIN, _FLOOR = ("ball0", "ball1"), "skin", "floor"
-_KINDS = {
-    "box": mujoco.mjtGeom.mjGEOM_BOX,
-    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
-    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
-}
 _drawing: MujocoEyes | None = None  # whose OpenGL context is current
 
 
@@ -45,11 +39,10 @@ class MujocoEyes(Eyes):
         super().__init__(scene)
         self.backend = f"mujoco ({platform.label})"
         self._hand = Hand(scene.side)
-        self._places = {name: patterns.sphere_directions() for name in _BALLS}
-        self._places[_SKIN] = patterns.cube_directions()
+        self._places = {name: patterns.sphere_directions() for name in (*_BALLS, _SKIN)}
         self._places[_FLOOR] = FLOOR_HALF_M * patterns.plane_points()
         self._model = self._build(samples)
-        self._mesh_turn = matrix_from_quaternion(self._model.mesh_quat[0])
+        self._mesh_turn = _mesh_turns(self._model)[: len(self._hand.pieces) + 2]
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
@@ -67,7 +60,6 @@ class MujocoEyes(Eyes):
     def _build(self, samples: int) -> mujoco.MjModel:
         """Compile what is to be drawn: the hand's pieces, the balls, the floor and clutter."""
         spec = mujoco.MjSpec()
-        spec.visual.quality.numslices, spec.visual.quality.numstacks = _SLICES, _STACKS
         spec.visual.quality.numquads = 1
         spec.visual.quality.offsamples = samples
         spec.visual.quality.shadowsize = _SHADOW_TEXELS
@@ -78,36 +70,27 @@ class MujocoEyes(Eyes):
         spec.visual.map.shadowclip = _SHADOW_RADIUS_M
         spec.visual.map.znear, spec.visual.map.zfar = NEAR_M, FAR_M
         for name, places in self._places.items():
-            is_cube = places.ndim == 4
-            kind = mujoco.mjtTexture.mjTEXTURE_CUBE if is_cube else mujoco.mjtTexture.mjTEXTURE_2D
+            rows, columns, _ = places.shape
             spec.add_texture(
                 name=name,
-                type=kind,
+                type=mujoco.mjtTexture.mjTEXTURE_2D,
                 builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
-                width=places.shape[-2],
-                height=places.size // 3 // places.shape[-2],
+                width=columns,
+                height=rows,
             )
             textures = [""] * int(mujoco.mjtTextureRole.mjNTEXROLE)
             textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = name
             spec.add_material(name=name, textures=textures)
-        mesh = meshes.ball(self.scene.balls.radius_m)
-        spec.add_mesh(
-            name="ball",
-            uservert=mesh.points.ravel(),
-            usernormal=mesh.normals.ravel(),
-            usertexcoord=mesh.texels.ravel(),
-            userface=mesh.faces.ravel(),
-        )
         world = spec.worldbody
-        for piece in self._hand.pieces:
-            size = [*piece.size, 0.0, 0.0][:3]
-            world.add_geom(
-                type=_KINDS[piece.kind],
-                size=size,
-                material=_SKIN if piece.material == _SKIN else "",
-            )
+        for index, piece in enumerate(self._hand.pieces):
+            material = _SKIN if piece.material == _SKIN else ""
+            mesh = piece.mesh()
+            if mesh is None:
+                world.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=piece.size, material=material)
+            else:
+                _add_mesh(spec, f"piece{index}", mesh, material)
         for name in _BALLS:
-            world.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="ball", material=name)
+            _add_mesh(spec, name, meshes.ball(self.scene.balls.radius_m), name)
         world.add_geom(
             type=mujoco.mjtGeom.mjGEOM_PLANE,
             size=[FLOOR_HALF_M, FLOOR_HALF_M, 1.0],
@@ -124,11 +107,11 @@ class MujocoEyes(Eyes):
         position, rotation = self._hand.poses(joints)
         count = len(position)
         xpos, xmat = self._data.geom_xpos, self._data.geom_xmat
-        xpos[:count], xmat[:count] = position, rotation.reshape(count, 9)
-        xpos[count : count + 2] = place
         turned = matrix_from_quaternion(turn / np.linalg.norm(turn, axis=-1, keepdims=True))
-        # The compiler has turned the mesh to its principal axes.
-        xmat[count : count + 2] = (turned @ self._mesh_turn).reshape(2, 9)
+        xpos[: count + 2] = np.concatenate([position, place])
+        # The compiler has turned the meshes to their principal axes.
+        rotation = np.concatenate([rotation, turned]) @ self._mesh_turn
+        xmat[: count + 2] = rotation.reshape(-1, 9)
         self._refresh()
 
     def dress(self, appearance: Appearance) -> None:
@@ -257,3 +240,23 @@ class MujocoEyes(Eyes):
         pixels = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, mujoco.MjrRect(0, 0, width, height), self._canvas)
         return pixels
+
+
+def _add_mesh(spec: mujoco.MjSpec, name: str, mesh: meshes.Mesh, material: str) -> None:
+    spec.add_mesh(
+        name=name,
+        uservert=mesh.points.ravel(),
+        usernormal=mesh.normals.ravel(),
+        usertexcoord=mesh.texels.ravel(),
+        userface=mesh.faces.ravel(),
+    )
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=material)
+
+
+def _mesh_turns(model: mujoco.MjModel) -> Array:
+    """Return how the meshes of a model's shapes were turned [N, 3, 3]; the identity for others."""
+    turns = np.tile(np.eye(3), (model.ngeom, 1, 1))
+    for geom in range(model.ngeom):
+        if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
+            turns[geom] = matrix_from_quaternion(model.mesh_quat[model.geom_dataid[geom]])
+    return turns

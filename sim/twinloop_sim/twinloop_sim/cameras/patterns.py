@@ -82,23 +82,6 @@ def sphere_directions(rows: int = TEXELS, columns: int = 2 * TEXELS) -> Array:
     return np.stack([ring * np.cos(around), ring * np.sin(around), height], axis=-1)
 
 
-def cube_directions(edge: int = TEXELS) -> Array:
-    """Directions [6, edge, edge, 3] of OpenGL's cube maps: +x, -x, +y, -y, +z, -z."""
-    t, s = np.meshgrid(*2 * [2.0 * (np.arange(edge) + 0.5) / edge - 1.0], indexing="ij")
-    one = np.ones_like(s)
-    faces = np.stack(
-        [
-            np.stack([one, -t, -s], -1),
-            np.stack([-one, -t, s], -1),
-            np.stack([s, one, t], -1),
-            np.stack([s, -one, -t], -1),
-            np.stack([s, -t, one], -1),
-            np.stack([-s, -t, -one], -1),
-        ]
-    )
-    return np.asarray(faces / np.linalg.norm(faces, axis=-1, keepdims=True))
-
-
 def plane_points(edge: int = 4 * TEXELS) -> Array:
     """Points [edge, edge, 3] of a floor from -1 to 1; rows go along y, columns along x."""
     along = 2.0 * (np.arange(edge) + 0.5) / edge - 1.0

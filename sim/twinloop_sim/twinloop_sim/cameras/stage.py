@@ -14,6 +14,7 @@ from twinloop.robots.description import hand_joint_names, hand_urdf
 from twinloop.robots.kinematics import Chain
 from twinloop.robots.rotations import matrix_from_rpy
 
+from twinloop_sim.cameras.meshes import Mesh, capsule
 from twinloop_sim.settings import STEREO, SceneSettings
 
 Array = NDArray[np.float64]
@@ -37,6 +38,13 @@ class Piece:
     size: tuple[float, ...]
     offset: Array
     material: str
+
+    def mesh(self) -> Mesh | None:
+        """Return the triangles of a round shape, None for a box."""
+        if self.kind == "box":
+            return None
+        radius, half = (*self.size, 0.0)[:2]
+        return capsule(radius, half)
 
 
 class Hand:
