@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from setuptools import find_packages, setup
 
-NODES = ("planner", "recorder", "learner", "episode", "supervisor", "stereo_camera", "ball_tracker")
+NODES = (
+    "planner",
+    "recorder",
+    "learner",
+    "episode",
+    "supervisor",
+    "stereo_camera",
+    "realsense",
+    "ball_tracker",
+)
 
 setup(
     name="twinloop",

@@ -14,11 +14,6 @@ from twinloop.nodes.parameters import ParameterSpec
 from twinloop.perception.camera_model import CameraModel, load_camera
 
 _TICK_S = 0.1
-READER_PARAMETERS = (
-    ParameterSpec("silent_s", 0.3, "Without images for longer the camera is at fault", 0.02, 60.0),
-    ParameterSpec("hung_s", 3.0, "A call that takes longer is given up [s]", 0.1, 600.0),
-    ParameterSpec("jpeg_quality", 90, "Of compressed images", 1, 100),
-)
 _LEVELS = {
     "idle": OK,
     "opening": WARN,
@@ -27,6 +22,15 @@ _LEVELS = {
     "silent": ERROR,
     "crashed": ERROR,
 }
+
+
+def reader_parameters(hung_s: float) -> tuple[ParameterSpec, ...]:
+    """Return the parameters of every camera; `hung_s` is how long it may take to be opened."""
+    return (
+        ParameterSpec("silent_s", 0.3, "Without images for longer it is at fault [s]", 0.02, 60.0),
+        ParameterSpec("hung_s", hung_s, "A call that takes longer is given up [s]", 0.1, 600.0),
+        ParameterSpec("jpeg_quality", 90, "Of compressed images", 1, 100),
+    )
 
 
 class CameraNode(Node):

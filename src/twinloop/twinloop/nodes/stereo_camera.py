@@ -10,7 +10,7 @@ import cv2
 from twinloop.drivers.inputs import CaptureSettings, OpenCapture
 from twinloop.drivers.stereo_camera import StereoCamera, StereoFrame, StereoSettings
 from twinloop.nodes.base import run
-from twinloop.nodes.camera_node import READER_PARAMETERS, CameraNode
+from twinloop.nodes.camera_node import CameraNode, reader_parameters
 from twinloop.nodes.camera_topics import CameraTopics
 from twinloop.nodes.parameters import ParameterRefused, ParameterSpec
 from twinloop.perception.camera_model import StereoModel
@@ -35,7 +35,7 @@ class StereoCameraNode(CameraNode):
         ParameterSpec("right_calibration", "", "Calibration file; empty: not calibrated"),
         ParameterSpec("left_frame", "camera_left_optical", "Optical frame"),
         ParameterSpec("right_frame", "camera_right_optical", "Optical frame"),
-        *READER_PARAMETERS,
+        *reader_parameters(hung_s=3.0),
     )
 
     open_capture: OpenCapture = cv2.VideoCapture
