@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,26 @@ def test_hold_keeps_the_places_of_the_first_observation() -> None:
 def test_before_an_episode_begins_balls_are_to_stay() -> None:
     task = Baoding("hold")
     assert torch.equal(task.targets(ROWS, 1)[:, 0], ROWS[:, list(TASK.target_of)])
+
+
+@pytest.mark.parametrize(("left_deg", "sign"), [(100.0, 1.0), (-100.0, -1.0), (200.0, -1.0)])
+def test_balls_turn_the_shorter_way_to_places_across(left_deg: float, sign: float) -> None:
+    row = ROWS[0]
+    places = placed_at(float(TASK.angle(row)) + math.radians(left_deg))
+    targets = Baoding("hold", places=places).targets(row, 3)
+    assert torch.allclose(targets, TASK.running(row, sign, 3))
+
+
+@pytest.mark.parametrize("left_deg", [70.0, -70.0])
+def test_places_are_the_targets_once_balls_are_near(left_deg: float) -> None:
+    places = placed_at(float(TASK.angle(ROWS[0])) + math.radians(left_deg))
+    targets = Baoding("hold", places=places).targets(ROWS[0], 2)
+    assert torch.allclose(targets, torch.tensor(places).expand(2, 4))
+
+
+def placed_at(angle: float) -> list[float]:
+    x, z = TASK.place_at(angle)
+    return [x, z, *TASK.place_at(angle + math.pi)]
 
 
 def test_move_draws_a_place_within_reach_from_the_seed_and_ball_2_goes_across() -> None:

@@ -187,3 +187,41 @@ def test_a_policy_treats_swapped_balls_alike() -> None:
     same = policy(seen, task.targets(seen, 1)[:, 0])
     swapped = policy(seen[:, index], task.targets(seen[:, index], 1)[:, 0])
     assert torch.allclose(same, swapped, atol=1e-5)
+
+
+def test_the_policy_of_the_best_calm_episodes_is_kept() -> None:
+    """Balls that turn earn more than balls that rest; episodes with noise tell nothing."""
+    config = PolicyConfig(hidden=(8,), trial=2, sac=SACConfig(batch=8, critic_hidden=(8,)))
+    learner = PolicyLearner(OneGoal(tasks.make("baoding")), 0.15, 3, config)
+    learner.add([orbiting_episode(seed) for seed in (0, 2)])  # before the policy has acted
+    kept = []
+    for round_, speed in enumerate((0.2, 1.0, 0.5, 1.5)):
+        learner.improve()
+        kept.append(weights(learner.sac.policy()))
+        is_noisy = speed > 1.0
+        learner.add([turning(100 + 10 * round_ + is_noisy + 2 * k, speed) for k in range(2)])
+    assert torch.equal(weights(learner.policy()), kept[1])
+    assert not torch.equal(weights(learner.sac.policy()), kept[1])
+
+
+def turning(seed: int, speed: float) -> Episode:
+    episode = orbiting_episode(seed)
+    task = tasks.make("baoding")
+    balls = task.contract.slices["ball_position"].start
+    angle = np.radians(2.0 * speed) * np.arange(len(episode.observations))
+    for ball, sign in ((0, 1.0), (1, -1.0)):
+        episode.observations[:, balls + 3 * ball] = 0.005 + sign * 0.03 * np.cos(angle)
+        episode.observations[:, balls + 3 * ball + 2] = 0.068 + sign * 0.03 * np.sin(angle)
+    return episode
+
+
+def test_calm_episodes_are_without_noise() -> None:
+    learner = new_learner()
+    learner.add([orbiting_episode(0)])
+    row = orbiting_episode(1).observations[:1]
+    actor = ExploringActor(learner.explorer(), learner.goals, 3)
+    for hand, seed in enumerate((2, 4, 5)):
+        actor.start(hand, seed)
+    action, _ = actor.act(np.repeat(row, 3, axis=0))
+    assert np.allclose(action[0], action[1])
+    assert not np.allclose(action[0], action[2])

@@ -197,20 +197,20 @@ def test_a_proposal_policy_is_trained_first_and_planned_about(tmp_path) -> None:
     proposal = ProposalTraining(
         hands=2,
         transitions=24,
-        demonstrations=2,
+        demonstrations={"ccw": 2, "move": 1},
         bad_end=1,
         imitation_epochs=1,
         oracle={"samples": 4, "horizon": 2},
         ppo=ppo,
     )
-    config = replace(CONFIG, proposal=proposal)
+    config = replace(CONFIG, proposal=proposal, goals=("ccw", "move"))
     result = run(tmp_path, config=config)
     assert load_model(result.folder, load_contract("baoding")).model.proposal is not None
     found = [metadata(path).episode for path in complete_bags(tmp_path / "bags" / "training")]
     assert {about.model_version for about in found if about is not None} == {"proposal", "model"}
-    assert len(complete_bags(tmp_path / "bags" / "demonstrations")) == 2
+    assert len(complete_bags(tmp_path / "bags" / "demonstrations")) == 3
     with pytest.raises(ProtocolImpossible, match="not for valve"):
-        run(tmp_path / "valve", task="valve", config=config)
+        run(tmp_path / "valve", task="valve", config=replace(config, goals=("",)))
 
 
 def test_another_task_is_trained_by_the_same_protocol(tmp_path) -> None:

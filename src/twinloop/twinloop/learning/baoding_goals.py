@@ -73,7 +73,8 @@ class BaodingGoals:
         """Return what to aim at now: [..., O], [..., 5] -> [..., 4]."""
         sign, places = goal[..., 0], goal[..., 1:]
         running = self.task.running(observation, sign, 1)[..., 0, :]
-        return torch.where(sign[..., None] == 0.0, places, running)
+        approach = self.task.approach(observation, places, 1)[..., 0, :]
+        return torch.where(sign[..., None] == 0.0, approach, running)
 
     def reward(self, before: Tensor, action: Tensor, after: Tensor, goal: Tensor) -> Tensor:
         """Return what a step earns: [..., O], [..., A], [..., O], [..., 5] -> [...]."""

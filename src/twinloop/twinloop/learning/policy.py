@@ -2,7 +2,11 @@
 """Learns a proposal policy off policy, from any episodes of a task: rewards come from observations.
 
 The learner keeps every transition. Between two rounds of episodes it takes as many gradient steps
-as there were new transitions, so that it is as data-hungry or -thrifty as `updates` says.
+as `updates` says for each new transition.
+
+A policy in training is not steady: now it keeps all balls, some rounds later it drops every fourth.
+So every other episode is played without noise, and the policy to use is that of the time in which
+such episodes went best.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from twinloop.models.proposal import Proposal, ProposalConfig
 from twinloop.planners.base import PlanStats
 from twinloop.tasks.base import Task
 
-Packed = tuple[dict[str, Any], dict[str, Tensor]]  # config and tensors of a network
+Weights = dict[str, Tensor]
+Packed = tuple[dict[str, Any], Weights]  # config and tensors of a network
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,15 @@ class PolicyConfig:
         hidden: widths of the policy's layers.
         updates: gradient steps a transition.
         augment: whether equivalent views, such as with the balls swapped, are learned from alike.
+        trial: latest episodes without noise that tell how good the policy is; 0: the policy to use
+            is always the latest.
         sac: settings of the actor-critic.
     """
 
     hidden: tuple[int, ...] = (256, 256)
     updates: float = 1.0
     augment: bool = True
+    trial: int = 24
     sac: SACConfig = field(default_factory=SACConfig)
 
 
@@ -65,6 +73,14 @@ def new_proposal(
             squash=squashed,
         )
     )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What the calm episodes of a round earned, and the policy that acted."""
+
+    returns: list[float]
+    weights: Weights
 
 
 class PolicyLearner:
@@ -89,6 +105,8 @@ class PolicyLearner:
         self._symmetry = torch.tensor(self.task.symmetry, dtype=torch.int64)
         self._is_scaled = False
         self._owed = 0.0
+        self._tried: list[_Tried] = []  # the latest rounds
+        self._best: tuple[float, Weights] | None = None
 
     @property
     def transitions(self) -> int:
@@ -96,7 +114,12 @@ class PolicyLearner:
         return self._replay.transitions
 
     def add(self, episodes: Sequence[Episode]) -> None:
-        """Take episodes; the first ones also set the scales of what the policy sees."""
+        """Take episodes of a round; the first ones also set the scales of what the policy sees.
+
+        Later ones have been acted by the policy as it is now.
+        """
+        if self._is_scaled and self.config.trial:
+            self._judge(episodes)
         for episode in episodes:
             self._replay.add(episode, self.goals.of(episode))
             self._owed += len(episode) * self.config.updates
@@ -122,13 +145,40 @@ class PolicyLearner:
         return done
 
     def explorer(self) -> Packed:
-        """Return what another process needs to explore with this policy."""
+        """Return what another process needs to explore with this policy: its average, and the
+        noise of the latest."""
         tensors = {k: v.detach().clone() for k, v in self.sac.actor.state_dict().items()}
+        tensors |= {f"proposal.{k}": v for k, v in self.sac.policy().state_dict().items()}
         return self.proposal.config.model_dump(mode="json"), tensors
 
     def policy(self) -> Proposal:
-        """Return a frozen copy of the policy as it is now."""
-        return self.sac.policy()
+        """Return a frozen copy of the policy of the best time so far."""
+        policy = self.sac.policy()
+        if self._best is not None:
+            policy.load_state_dict(self._best[1])
+        return policy
+
+    def _judge(self, episodes: Sequence[Episode]) -> None:
+        """Keep the policy of the middle of the latest rounds, if these went best of all."""
+        returns = [self._total(e) for e in episodes if is_calm(int(e.meta["seed"]))]
+        weights = {k: v.clone() for k, v in self.sac.policy().state_dict().items()}
+        self._tried.append(_Tried(returns, weights))
+        counts = np.cumsum([len(tried.returns) for tried in reversed(self._tried)])
+        if counts[-1] < self.config.trial:
+            return
+        rounds = int(np.argmax(counts >= self.config.trial)) + 1
+        self._tried = self._tried[-rounds:]
+        mean = float(np.mean([value for tried in self._tried for value in tried.returns]))
+        if self._best is None or mean > self._best[0]:
+            self._best = mean, self._tried[rounds // 2].weights
+
+    def _total(self, episode: Episode) -> float:
+        """Return the sum of an episode's rewards."""
+        seen = torch.from_numpy(np.asarray(episode.observations, dtype=np.float32))
+        actions = torch.from_numpy(np.asarray(episode.actions, dtype=np.float32))
+        change = ((actions - seen[:-1, self.task.command]) / self._max_change).clamp(-1.0, 1.0)
+        goal = torch.tensor(self.goals.of(episode)).expand(len(change), -1)
+        return float(self.goals.reward(seen[:-1], change, seen[1:], goal).sum())
 
     def save(self, path: Path, mark: int = 0) -> None:
         """Write the state of training, without the episodes, as a file that appears whole.
@@ -137,7 +187,14 @@ class PolicyLearner:
         """
         fresh = path.with_suffix(".part")
         with fresh.open("wb") as file:
-            torch.save({"sac": self.sac.state(), "owed": self._owed, "mark": mark}, file)
+            state = {
+                "sac": self.sac.state(),
+                "owed": self._owed,
+                "mark": mark,
+                "tried": [(tried.returns, tried.weights) for tried in self._tried],
+                "best": self._best,
+            }
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
@@ -153,6 +210,8 @@ class PolicyLearner:
         self.sac.load(state["sac"])
         self._owed = float(state["owed"])
         self._is_scaled = True
+        self._tried = [_Tried(*tried) for tried in state["tried"]]
+        self._best = state["best"]
 
     def _batch(self) -> Batch:
         c = self.config.sac
@@ -195,8 +254,13 @@ class PolicyLearner:
         return (earned * counts).sum(1)
 
 
+def is_calm(seed: int) -> bool:
+    """Return whether the episode of a seed is played without noise."""
+    return seed % 2 == 0
+
+
 class ExploringActor:
-    """Draws actions from a policy that is being trained.
+    """Draws actions from a policy that is being trained, or in calm episodes its mean.
 
     Every hand has its own random numbers: what it does depends on its seed alone.
     """
@@ -208,9 +272,11 @@ class ExploringActor:
         self._actor = Actor(Proposal(config), SACConfig())
         self._actor.load_state_dict(packed[1])
         self._rng = [np.random.default_rng(0) for _ in range(hands)]
+        self._is_calm = torch.zeros(hands, 1, dtype=torch.bool)
 
     def start(self, hand: int, seed: int) -> None:
         self._rng[hand] = np.random.default_rng([seed, 2])
+        self._is_calm[hand] = is_calm(seed)
 
     def aim(self, hand: int, task: Task) -> None:
         """Let a hand pursue this task, whose episode has begun."""
@@ -224,6 +290,7 @@ class ExploringActor:
         seen = torch.as_tensor(observations, dtype=torch.float32)
         features = self._actor.proposal.features(seen, self.goals.targets(seen, self.goal))
         noise = np.stack([rng.standard_normal(config.action_size) for rng in self._rng])
-        change, _ = self._actor.sample(features, torch.from_numpy(noise).float())
+        drawn, _ = self._actor.sample(features, torch.from_numpy(noise).float())
+        change = torch.where(self._is_calm, self._actor.proposal.change(features), drawn)
         command = seen[:, slice(*config.command)]
         return (command + config.max_change * change).double().numpy(), None

@@ -22,7 +22,7 @@ from twinloop.learning.fit import fit, normalised_error, prediction_error
 from twinloop.learning.goals import goals_of
 from twinloop.learning.model_file import Lineage
 from twinloop.learning.policy import PolicyLearner
-from twinloop.learning.proposal import train_proposal
+from twinloop.learning.proposal import ProposalTraining, train_proposal
 from twinloop.learning.protocol import Protocol
 from twinloop.learning.replay import split
 from twinloop.models import Ensemble, new_model
@@ -120,19 +120,18 @@ class TrainingRun:
                 f"a proposal policy can be trained for baoding, not for {self.task.name}"
             )
         if self.given is None:
-            self.listener.say(f"plans {config.demonstrations} demonstrations on true dynamics")
-            job = replace(
-                self._job(_ORACLE, self._seeds(_DEMONSTRATION_SEEDS, config.demonstrations)),
-                hands=1,
-                noises=config.demonstration_noises,
-                planner=config.oracle,
-            )
-            shown = self._run(deal(job), _DEMONSTRATIONS, fleet)
+            goals = {goal or self.task.goal for goal in self.config.goals}
+            shown = []
+            for place, (goal, count) in enumerate(sorted(config.demonstrations.items())):
+                if goal in goals:
+                    first = _DEMONSTRATION_SEEDS + place * _SEEDS_PER_ROUND
+                    shown += self._demonstrate(config, goal, self._seeds(first, count), fleet)
         else:
             shown = [e for e in self.given if e.meta["model_version"] == _ORACLE]
             self.given = [e for e in self.given if e.meta["model_version"] != _ORACLE]
         self.proposal = train_proposal(
             self.task,
+            self.config.goals,
             self.seed,
             config,
             shown,
@@ -140,6 +139,19 @@ class TrainingRun:
             self.folder / "proposal.ckpt",
             min(fleet.count, len(os.sched_getaffinity(0))),
         )
+
+    def _demonstrate(
+        self, config: ProposalTraining, goal: str, seeds: Sequence[int], fleet: Fleet
+    ) -> list[Episode]:
+        self.listener.say(f"plans {len(seeds)} demonstrations of {goal} on true dynamics")
+        job = replace(
+            self._job(_ORACLE, seeds),
+            goal=goal,
+            hands=1,
+            noises=config.demonstration_noises,
+            planner=config.oracle,
+        )
+        return self._run(deal(job), _DEMONSTRATIONS, fleet)
 
     def stage(self, stage: int, fleet: Fleet) -> Ensemble:
         """Run the rounds of a stage, and return a model fitted to all data so far.

@@ -219,27 +219,45 @@ class Baoding:
     def targets(self, observation: Tensor, horizon: int) -> Tensor:
         """Return target points [m] as (x1, z1, x2, z2): [..., O] -> [..., H, 4].
 
-        Places stay. Those of turns run ahead of the balls on an ellipse; the first is `lead_deg`
-        ahead of where they are now, so the targets neither run away from a hand that is stuck nor
-        wait for one that is quick.
+        Those of turns run ahead of the balls on an ellipse; the first is `lead_deg` ahead of where
+        they are now, so the targets neither run away from a hand that is stuck nor wait for one
+        that is quick.
         """
         if not self.sign:
-            places = self._places_for(observation)
-            return places[..., None, :].expand(*observation.shape[:-1], horizon, 4)
+            return self.approach(observation, self._places_for(observation), horizon)
         return self.running(observation, self.sign, horizon)
 
     def running(self, observation: Tensor, sign: float | Tensor, horizon: int) -> Tensor:
         """Return the targets of turns: [..., O], sign(s) [...], 1 for ccw -> [..., H, 4]."""
         c = self.config
-        ahead = math.radians(c.lead_deg) + torch.arange(
-            horizon, dtype=observation.dtype, device=observation.device
-        ) * (2 * math.pi / c.period_steps)
+        ahead = self._ahead(observation, horizon)
         if isinstance(sign, Tensor):
             sign = sign[..., None]
         angle = self.angle(observation)[..., None] + sign * ahead
         x, z = c.radii_m[0] * torch.cos(angle), c.radii_m[1] * torch.sin(angle)
         cx, cz = c.center_m
         return torch.stack([cx + x, cz + z, cx - x, cz - z], dim=-1)
+
+    def approach(self, observation: Tensor, places: Tensor, horizon: int) -> Tensor:
+        """Return the targets on the way to places: [..., O], [..., 4] -> [..., H, 4].
+
+        Balls get past each other by turning only: straight to its place, each would run into the
+        other. So the targets run ahead as those of turns, the shorter way, until the places are
+        no further away.
+        """
+        ends = places.unflatten(-1, (2, 2))
+        line = ends[..., 0, :] - ends[..., 1, :]
+        left = torch.atan2(line[..., 1], line[..., 0]) - self.angle(observation)
+        left = (left + math.pi).remainder(2 * math.pi) - math.pi
+        is_near = left.abs()[..., None] <= self._ahead(observation, horizon)
+        way = self.running(observation, torch.sign(left), horizon)
+        return torch.where(is_near[..., None], places[..., None, :], way)
+
+    def _ahead(self, like: Tensor, horizon: int) -> Tensor:
+        """Return how far ahead of the balls the targets of turns are [rad], [H]."""
+        steps = torch.arange(horizon, dtype=like.dtype, device=like.device)
+        c = self.config
+        return math.radians(c.lead_deg) + steps * (2 * math.pi / c.period_steps)
 
     def cost(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """Return PDDM's cost: distances to the targets seen along the palm normal, drops, a
