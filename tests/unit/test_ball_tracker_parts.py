@@ -218,8 +218,9 @@ def test_the_hand_tells_how_far_the_rig_is_off() -> None:
                 corners[eye],
             )
         )
-    for frame in range(5):
-        alignment.update(frame / 30, q, left_from_world, (masks[0], masks[1]), corners)
+    for frame in range(10):
+        eye = frame % 2
+        alignment.update(frame / 30, q, left_from_world, eye, masks[eye], corners[eye])
     seen = motion[:3, :3] @ middle + motion[:3, 3]
     found = alignment.correction[:3, :3] @ middle + alignment.correction[:3, 3]
     assert np.linalg.norm(seen - middle) > 0.002

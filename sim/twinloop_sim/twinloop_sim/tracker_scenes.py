@@ -27,7 +27,7 @@ from twinloop_sim.visibility import Visibility
 Array = NDArray[np.float64]
 
 PAIRS_PER_PART = 500
-_PAIRS_PER_APPEARANCE = 8
+_PAIRS_PER_APPEARANCE = 1
 _NOISES, _GOALS, _STEPS = (0.0, 0.1, 0.3, 0.6), ("ccw", "cw"), 100  # of episodes
 _BATCH, _EVERY = 16, 4  # episodes side by side; exposures of which one is taken
 _FIRST_SEED = 400_000_000

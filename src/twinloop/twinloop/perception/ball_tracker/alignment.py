@@ -23,7 +23,7 @@ _REACH_PX = 4  # outlines are looked for this far to both sides
 _CLEAR = 0.25  # probability that is as good as 0 or, from 1, as 1
 _RESIDUAL_PX = 0.7  # standard deviation of a difference
 _ALIKE = 12.0  # neighbouring differences err together: that many count as one
-_LEAST_POINTS = 40
+_LEAST_POINTS = 25
 _ROUNDS = 3
 _ROTATION_STD, _PLACE_STD_M = np.radians(0.3), 0.002  # of the calibration, per axis
 _WIDTH_STD_PX = 0.5  # by which masks may be too wide or too narrow everywhere
@@ -66,31 +66,29 @@ class RigAlignment:
         stamp_s: float,
         q: Array,
         ideal_from_root: Array,
-        masks: tuple[Masks, Masks],
-        corners: Array,
+        eye: int,
+        masks: Masks,
+        corner: Array,
     ) -> None:
-        """Take in where both eyes see the hand.
+        """Take in where one eye sees the hand.
 
         Args:
             stamp_s: of the exposure, s.
             q: joint positions [24], rad.
             ideal_from_root: the calibrated pose of the root link in the left eye [4, 4].
-            masks: of each eye.
-            corners: first pixels of the eyes' windows [2, 2].
+            eye: 0 left, 1 right.
+            masks: of this eye.
+            corner: first pixel of its window [2].
         """
         ends, boxes = self._hand.pose(q)
         transform = self.correction @ ideal_from_root
         turn, shift = transform[:3, :3], transform[:3, 3]
-        ends, boxes = ends @ turn.T + shift, boxes @ turn.T + shift
-        rows, residuals = [], []
-        for eye in range(2):
-            offset = np.array([eye * self._baseline_m, 0.0, 0.0])
-            outline = self._hand.outline(ends - offset, boxes - offset)
-            found = _differences(outline, masks[eye], corners[eye])
-            used = np.isfinite(found)
-            rows.append(_jacobian(outline, offset)[used])
-            residuals.append(found[used])
-        design, residual = np.concatenate(rows), np.concatenate(residuals)
+        offset = np.array([eye * self._baseline_m, 0.0, 0.0])
+        shift = shift - offset
+        outline = self._hand.outline(ends @ turn.T + shift, boxes @ turn.T + shift)
+        found = _differences(outline, masks, corner)
+        used = np.isfinite(found)
+        design, residual = _jacobian(outline, offset)[used], found[used]
         self.points = len(residual)
         self._forget(stamp_s)
         if self.points < _LEAST_POINTS:

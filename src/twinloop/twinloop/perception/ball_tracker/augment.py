@@ -9,36 +9,42 @@ from torch.nn import functional
 
 
 def augment(windows: Tensor, rng: torch.Generator) -> Tensor:
-    """Return changed bytes of windows [N, 3, H, W], each in its own way."""
-    count = len(windows)
+    """Return changed bytes of windows [2 N, 3, H, W], each pair in its own way.
+
+    The eyes of a pair, which follow each other, see the same light through like lenses; their
+    noise differs.
+    """
+    pairs = len(windows) // 2
     x = windows.float() / 255.0
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, 1, 1, generator=rng)
+        drawn = low + (high - low) * torch.rand(pairs, *shape, 1, 1, generator=rng)
+        return drawn.repeat_interleave(2, dim=0)
 
     def normal(deviation: float, *shape: int) -> Tensor:
-        return deviation * torch.randn(count, *shape, 1, 1, generator=rng)
+        drawn = deviation * torch.randn(pairs, *shape, 1, 1, generator=rng)
+        return drawn.repeat_interleave(2, dim=0)
 
-    # Hues that were never drawn: channels change places, for one window in two.
-    orders = torch.stack([torch.randperm(3, generator=rng) for _ in range(count)])
-    kept = torch.rand(count, 1, generator=rng) < 0.5
-    orders = torch.where(kept, torch.arange(3), orders)
+    # Hues that were never drawn: channels change places, in one pair of two.
+    orders = torch.stack([torch.randperm(3, generator=rng) for _ in range(pairs)])
+    kept = torch.rand(pairs, 1, generator=rng) < 0.5
+    orders = torch.where(kept, torch.arange(3), orders).repeat_interleave(2, dim=0)
     x = torch.take_along_dim(x, orders[:, :, None, None], dim=1)
     # Towards grey, as cameras and light differ in how much colour they leave.
     x = torch.lerp(x.mean(dim=1, keepdim=True), x, uniform(0.4, 1.2, 1))
     x = x.clamp(0.0, 1.0) ** torch.exp(normal(0.25, 1))
     x = x * torch.exp(normal(0.2, 1) + normal(0.1, 3)) + normal(0.04, 1)
-    x = _blurred(x, rng)
-    level = uniform(0.0, 0.04, 1)
-    shot = uniform(0.0, 0.05, 1) * x.clamp(0.0, 1.0).sqrt()
+    x = _blurred(x, uniform(0.0, 1.0, 1)[:, :, 0, 0])
+    level = uniform(0.0, 0.018, 1)
+    shot = uniform(0.0, 0.018, 1) * x.clamp(0.0, 1.0).sqrt()
     x = x + (level + shot) * _noise(x.shape, rng)
     return (255.0 * x).round().clamp(0.0, 255.0).byte()
 
 
-def _blurred(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Blur half of the windows by a Gaussian of up to a pixel."""
+def _blurred(x: Tensor, deviation: Tensor) -> Tensor:
+    """Blur windows by Gaussians of deviations [N, 1], pixels."""
     count, _, height, width = x.shape
-    deviation = torch.rand(count, 1, generator=rng).clamp(min=0.5) * 2.0 - 1.0 + 1e-3
+    deviation = deviation.clamp(min=1e-3)
     taps = torch.exp(-0.5 * (torch.arange(-2, 3) / deviation) ** 2)
     taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
     flat = functional.pad(x.reshape(1, 3 * count, height, width), (2, 2, 2, 2), mode="replicate")

@@ -28,12 +28,12 @@ _KINDS = {"images": (np.uint8, 5), "labels": (np.uint8, 4), "balls": (np.float32
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled windows of N single eyes.
+    """Labelled windows of both eyes of N pairs.
 
     Attributes:
-        images: RGB [N, H, W, 3].
-        labels: [N, H, W].
-        balls: x, y, r of both balls [N, 2, 3], pixels.
+        images: RGB [N, 2, H, W, 3].
+        labels: [N, 2, H, W].
+        balls: x, y, r of both balls [N, 2, 2, 3] (eye, ball), pixels.
     """
 
     images: NDArray[np.uint8]
@@ -70,7 +70,7 @@ def write_part(
 
 
 def load(folders: list[Path]) -> Samples:
-    """Read all parts of folders into memory, each eye a sample of its own.
+    """Read all parts of folders into memory, in order.
 
     Raises:
         ValueError: a folder is not of this format, or a file is not as expected; names it.
@@ -93,7 +93,7 @@ def load(folders: list[Path]) -> Samples:
                         f"{part}: {array.dtype} of {array.ndim} dimensions, expected "
                         f"{np.dtype(kind)} of {dimensions}"
                     )
-                parts[name].append(array.reshape(-1, *array.shape[2:]))
+                parts[name].append(array)
     if not parts["images"]:
         raise ValueError(f"{[str(folder) for folder in folders]} hold no images-*.npy")
     return Samples(*(np.concatenate(parts[name]) for name in ("images", "labels", "balls")))

@@ -78,9 +78,7 @@ class LearnedDetector:
     def detect(self, windows: tuple[Image, Image], corners: Array) -> tuple[Detection, Detection]:
         pair = torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)
         with self._lock, torch.inference_mode(), _one_thread():
-            logits, votes = self._network(
-                standardised(pair).contiguous(memory_format=torch.channels_last)
-            )
+            logits, votes = self._network(standardised(pair))
             maps = read(logits, votes)
             classes = functional.softmax(maps.logits, dim=1)
             cells = functional.avg_pool2d(classes[:, BALL], VOTE_STRIDE // MASK_STRIDE)

@@ -23,6 +23,7 @@ SIZE_MULTIPLE = 8
 
 _OFFSET_PX = 16.0  # a network's output of 1
 _RADIUS_PX = 17.0  # apparent radius at an output of 0; an output of 1 is e times that
+_CONTRAST_FLOOR = 4.0  # of a window's deviation, 0 to 255: noise in the dark is not blown up
 _VOTES = 6  # offset x, y; log of radius; log of scales of x, y, radius
 
 
@@ -108,10 +109,12 @@ def read(logits: Tensor, votes: Tensor) -> Maps:
 
 def standardised(window: Tensor) -> Tensor:
     """Return bytes [N, 3, H, W] as floats of zero mean and unit deviation a window."""
-    values = window.float()
-    mean = values.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = values.std(dim=(1, 2, 3), keepdim=True)
-    return (values - mean) / (deviation + 4.0)
+    values = window.float().contiguous(memory_format=torch.channels_last)
+    flat = values.permute(0, 2, 3, 1).flatten(1)
+    mean = flat.mean(dim=1)
+    deviation = (flat.square().mean(dim=1) - mean.square()).clamp(min=0.0).sqrt()
+    scale = 1.0 / (deviation + _CONTRAST_FLOOR)
+    return (values - mean[:, None, None, None]) * scale[:, None, None, None]
 
 
 def folded(network: VoteNetwork) -> VoteNetwork:

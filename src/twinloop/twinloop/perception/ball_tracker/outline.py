@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinloop.perception.ball_tracker.eyes import FOCAL_PX
-from twinloop.robots.description import hand_joint_names, hand_urdf
+from twinloop.robots.description import hand_joint_names, hand_urdf, joint_prefix
 from twinloop.robots.kinematics import Chain
 from twinloop.robots.shapes import visible_shapes
 
@@ -48,6 +48,9 @@ class HandShape:
     def __init__(self, side: str) -> None:
         urdf = hand_urdf(side)
         rods, boxes = visible_shapes(urdf)
+        # The forearm is out of the windows.
+        forearm = f"{joint_prefix(side)}forearm"
+        boxes = [box for box in boxes if box.link != forearm]
         links = (*(rod.link for rod in rods), *(box.link for box in boxes))
         self._chain = Chain(urdf, hand_joint_names(side), links)
         self._rods = len(rods)

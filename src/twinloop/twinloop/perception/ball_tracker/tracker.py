@@ -29,7 +29,7 @@ Image = NDArray[np.uint8]
 
 _TYPICAL_DEPTH_M = 0.41
 _ROOT = "world"  # link in whose frame balls are filtered
-_FIRST_ALIGNED, _ALIGN_EVERY = 15, 4  # frames
+_FIRST_ALIGNED, _ALIGN_EVERY = 30, 3  # frames
 _FORGET_S = 1.0  # after a longer gap between frames nothing is carried over
 
 
@@ -73,7 +73,7 @@ class BallTracker:
         rectified[:3, :3] = self._eyes.rectification
         self._ideal_from_root = rectified @ np.linalg.inv(self._root_from_left)
         self._alignment = RigAlignment(side, stereo.baseline_m)
-        self._frames = 0
+        self._frames = self._aligned_eye = 0
         self.reset()
 
     def reset(self) -> None:
@@ -124,14 +124,16 @@ class BallTracker:
     def _align(
         self, stamp_s: float, q: Array, left: Detection, right: Detection, corners: Array
     ) -> None:
-        """Correct the rig's place, at first by each frame, later now and then."""
+        """Correct the rig's place by what one eye sees, at first each frame, later now and then."""
         self._frames += 1
+        first = self._frames == 1
         due = self._frames <= _FIRST_ALIGNED or self._frames % _ALIGN_EVERY == 0
         if not (self.settings.align and due):
             return
-        if left.masks is not None and right.masks is not None:
-            masks = (left.masks, right.masks)
-            self._alignment.update(stamp_s, q, self._ideal_from_root, masks, corners)
+        for eye, masks in enumerate((left.masks, right.masks)):
+            if masks is not None and (first or eye == self._aligned_eye):
+                self._alignment.update(stamp_s, q, self._ideal_from_root, eye, masks, corners[eye])
+        self._aligned_eye = 1 - self._aligned_eye
 
     def _follow(
         self,

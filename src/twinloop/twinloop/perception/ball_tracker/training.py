@@ -17,7 +17,6 @@ from twinloop.perception.ball_tracker.augment import augment
 from twinloop.perception.ball_tracker.data import MARGIN, Samples
 from twinloop.perception.ball_tracker.eyes import WINDOW
 from twinloop.perception.ball_tracker.network import (
-    CLASSES,
     MASK_STRIDE,
     VOTE_STRIDE,
     Maps,
@@ -28,6 +27,7 @@ from twinloop.perception.ball_tracker.network import (
 )
 
 _FIRST_BALL_LABEL = 2
+_SHARES = {"classes": 2.0, "votes": 1.0, "centres": 1.0, "disparities": 2.0}  # of the loss
 _WARM_UP = 0.05  # share of the training
 
 
@@ -37,7 +37,7 @@ class TrainingSettings:
 
     Attributes:
         windows: shown in all, counting repetitions.
-        batch: windows a step.
+        batch: windows a step, of half as many pairs.
         rate: largest learning rate; it warms up and falls along a cosine.
         weight_decay: of AdamW.
         average: share of the past that the average of the weights keeps in a step.
@@ -50,9 +50,10 @@ class TrainingSettings:
     average: float = 0.998
 
     def __post_init__(self) -> None:
-        if self.windows < self.batch or self.batch < 1:
+        if self.windows < self.batch or self.batch < 2 or self.batch % 2:
             raise ValueError(
-                f"{self.windows} windows in batches of {self.batch}: expected at least one batch"
+                f"{self.windows} windows in batches of {self.batch}: expected at least one batch "
+                "of whole pairs"
             )
 
 
@@ -87,7 +88,8 @@ def targets(labels: Tensor, balls: Tensor) -> Targets:
         functional.avg_pool2d(planes, MASK_STRIDE),
         functional.avg_pool2d(each.float(), VOTE_STRIDE),
         balls[:, :, :2, None, None] - cells,
-        balls[:, :, 2],
+        # A ball that is behind the camera has no cell that counts.
+        balls[:, :, 2].clamp(min=1.0),
     )
 
 
@@ -96,7 +98,8 @@ def loss(maps: Maps, wanted: Targets) -> dict[str, Tensor]:
 
     `classes` is the cross entropy. `votes` is the negative log likelihood of every vote under a
     Laplace distribution of the scale that the network tells. `centres` is the same of the weighted
-    mean of a ball's votes, which is what the tracker uses.
+    mean of a ball's votes, which is what the tracker uses, and `disparities` is the mean difference
+    of its error along x between the eyes of a pair, which is what depth is made of [pixels].
     """
     log_classes = functional.log_softmax(maps.logits, dim=1)
     classes = -(wanted.classes * log_classes).sum(dim=1).mean()
@@ -112,15 +115,19 @@ def loss(maps: Maps, wanted: Targets) -> dict[str, Tensor]:
 
     weight = share / scale.square()
     weight = weight / weight.sum(dim=(3, 4), keepdim=True).clamp(min=1e-9)
-    off = (weight * error).sum(dim=(3, 4)).abs()
+    off = (weight * error).sum(dim=(3, 4))
     expected = (weight * scale).sum(dim=(3, 4))
     area = share.sum(dim=(3, 4))
     counts = (area > 1.0).float()
-    centres = counts * (off / expected.clamp(min=1e-3) + torch.log(expected.clamp(min=1e-3)))
+    centres = counts * (off.abs() / expected.clamp(min=1e-3) + torch.log(expected.clamp(min=1e-3)))
+    across = off[:, :, 0].unflatten(0, (-1, 2))
+    both = counts[:, :, 0].unflatten(0, (-1, 2)).prod(dim=1)
+    disparities = both * (across[:, 0] - across[:, 1]).abs()
     return {
         "classes": classes,
         "votes": votes,
         "centres": centres.sum() / counts.sum().clamp(min=1.0),
+        "disparities": disparities.sum() / both.sum().clamp(min=1.0),
     }
 
 
@@ -155,9 +162,9 @@ def train(
     told, began = 0, time.monotonic()
     for step, (windows, wanted) in enumerate(_batches(samples, settings, steps, seed), start=1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits, votes = network(windows.contiguous(memory_format=torch.channels_last))
+            logits, votes = network(windows)
         parts = loss(read(logits, votes), wanted)
-        total = 2.0 * parts["classes"] + parts["votes"] + parts["centres"]
+        total = sum((_SHARES[name] * part for name, part in parts.items()), torch.zeros(()))
         if not torch.isfinite(total):
             raise RuntimeError(f"the loss is {float(total)} at step {step} of {steps}")
         optimizer.zero_grad(set_to_none=True)
@@ -167,7 +174,7 @@ def train(
         schedule.step()
         average.update_parameters(network)
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
         if say is not None and (step % 100 == 0 or step == steps):
             count = step - told
             means = {name: value / count for name, value in sums.items()}
@@ -191,18 +198,20 @@ def _batches(
     noise = torch.Generator().manual_seed(seed)
     order = np.empty(0, dtype=np.int64)
     width, height = WINDOW
+    pairs = settings.batch // 2
     for _ in range(steps):
-        if len(order) < settings.batch:
+        if len(order) < pairs:
             order = np.concatenate([order, rng.permutation(len(samples))])
-        chosen, order = np.sort(order[: settings.batch]), order[settings.batch :]
-        shift = rng.integers(0, 2 * MARGIN + 1, (len(chosen), 2))
+        chosen, order = np.sort(order[:pairs]), order[pairs:]
+        eyes = np.stack([np.repeat(chosen, 2), np.tile([0, 1], pairs)], axis=-1)
+        shift = rng.integers(0, 2 * MARGIN + 1, (2 * pairs, 2))
         cuts = [
-            (index, slice(y, y + height), slice(x, x + width))
-            for index, (x, y) in zip(chosen, shift, strict=True)
+            (index, eye, slice(y, y + height), slice(x, x + width))
+            for (index, eye), (x, y) in zip(eyes, shift, strict=True)
         ]
         images = np.stack([samples.images[cut] for cut in cuts])
         labels = np.stack([samples.labels[cut] for cut in cuts])
-        balls = samples.balls[chosen].copy()
+        balls = samples.balls[eyes[:, 0], eyes[:, 1]]
         balls[..., :2] -= shift[:, None]
         windows = augment(torch.from_numpy(images).permute(0, 3, 1, 2), noise)
         yield (
@@ -213,6 +222,4 @@ def _batches(
 
 def describe(parts: dict[str, float]) -> str:
     """Return a line about the losses, for progress."""
-    names = ("classes", "votes", "centres")
-    assert len(CLASSES) == 3
-    return ", ".join(f"{name} {parts[name]:.3f}" for name in names)
+    return ", ".join(f"{name} {parts[name]:.3f}" for name in _SHARES)
