@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from twinloop.perception.mount import Mount, load_mount, mount_from_urdf, save_mount
 from twinloop.robots.description import hand_urdf
-from twinloop.robots.kinematics import Chain
+from twinloop.robots.kinematics import Chain, joints_between
 from twinloop.robots.rotations import matrix_from_rpy
 
 FRAMES = "parent_frame: rh_forearm\nchild_frame: camera_left_optical\n"
@@ -82,3 +82,10 @@ def test_what_moves_is_no_mount() -> None:
         mount_from_urdf(hand_urdf(), "camera_left_optical", "rh_palm")
     with pytest.raises(ValueError, match="no link 'camera_third'"):
         mount_from_urdf(hand_urdf(), "rh_forearm", "camera_third")
+
+
+def test_the_wrist_moves_the_palm_and_nothing_the_cameras() -> None:
+    urdf = hand_urdf()
+    assert joints_between(urdf, "rh_forearm", "rh_palm") == ("rh_WRJ2", "rh_WRJ1")
+    assert joints_between(urdf, "rh_palm", "camera_left_optical") == ("rh_WRJ2", "rh_WRJ1")
+    assert joints_between(urdf, "rh_forearm", "camera_left_optical") == ()

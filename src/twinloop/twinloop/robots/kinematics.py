@@ -120,21 +120,21 @@ def fixed_transform(urdf: str, parent: str, child: str) -> Array:
     Raises:
         ValueError: an unknown link, links of two trees, or a joint between them that can move.
     """
-    joints = {joint.child: joint for joint in _joints(urdf)}
-    root, above_parent = _to_root(joints, parent)
-    other_root, above_child = _to_root(joints, child)
-    if root != other_root:
-        raise ValueError(
-            f"links {parent!r} and {child!r} are of two trees, under {root!r} and {other_root!r}"
-        )
-    common = len(
-        [one for one, other in zip(above_parent, above_child, strict=False) if one is other]
-    )
-    between = above_parent[common:] + above_child[common:]
-    movable = [joint.name for joint in between if joint.axis is not None]
+    up, down = _between(urdf, parent, child)
+    movable = [joint.name for joint in up + down if joint.axis is not None]
     if movable:
         raise ValueError(f"link {child!r} is not fixed in {parent!r}: joints {movable} move")
-    return np.linalg.inv(_product(above_parent[common:])) @ _product(above_child[common:])
+    return np.linalg.inv(_product(up)) @ _product(down)
+
+
+def joints_between(urdf: str, parent: str, child: str) -> tuple[str, ...]:
+    """Return the joints that move one link in the frame of another.
+
+    Raises:
+        ValueError: an unknown link, or links of two trees.
+    """
+    up, down = _between(urdf, parent, child)
+    return tuple(joint.name for joint in up + down if joint.axis is not None)
 
 
 def capsules(urdf: str) -> list[Capsule]:
@@ -183,6 +183,19 @@ def _ancestry(joints: dict[str, _Joint], links: tuple[str, ...]) -> list[_Joint]
         for joint in reversed(way):
             ordered[joint.child] = joint
     return list(ordered.values())
+
+
+def _between(urdf: str, parent: str, child: str) -> tuple[list[_Joint], list[_Joint]]:
+    """Return the joints from two links' nearest common link down to each of them."""
+    joints = {joint.child: joint for joint in _joints(urdf)}
+    root, to_parent = _to_root(joints, parent)
+    other_root, to_child = _to_root(joints, child)
+    if root != other_root:
+        raise ValueError(
+            f"links {parent!r} and {child!r} are of two trees, under {root!r} and {other_root!r}"
+        )
+    common = sum(one is other for one, other in zip(to_parent, to_child, strict=False))
+    return to_parent[common:], to_child[common:]
 
 
 def _to_root(joints: dict[str, _Joint], link: str) -> tuple[str, list[_Joint]]:
