@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
+from twin_station import start_node
 from twinloop.bags import (
     BagError,
     EpisodeWriter,
@@ -28,6 +29,8 @@ from twinloop.bags.episodes import episode
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.types import message_class, serialize
 from twinloop.nodes.replay import replay
+from twinloop.perception.images import to_array
+from twinloop.perception.stereo_pairs import EYES
 
 from twinloop import contract
 
@@ -98,6 +101,30 @@ def test_recorded_bytes_are_what_ros_takes_them_for(recorded: list[Path]) -> Non
         ours, theirs = message.decode(), deserialize_message(message.cdr, JointState)
         assert list(ours.name) == list(theirs.name)
         assert ours.position.tolist() == theirs.position.tolist()
+
+
+def test_images_are_recorded_where_that_is_asked_for_and_bounded(
+    processes: Processes, tmp_path: Path
+) -> None:
+    camera = start_node("fake_stereo_camera", DOMAIN)
+    recorder = processes.recorder(tmp_path, images="compressed", max_image_mb=0.03)
+    cell = processes.cell(episodes=1, steps=25)
+    wait_for_line(cell, "ended")
+    assert cell.wait(timeout=60) == 0
+    assert interrupt(recorder) == 0
+    camera.kill()
+    camera.wait()
+    (bag,) = complete_bags(tmp_path)
+    report = check(bag, CONTRACT)
+    assert report.is_sound, report.findings
+    counts = {topic.topic: topic.messages for topic in report.topics}
+    images = list(read_messages(bag, [f"/stereo/{eye}/image_raw/compressed" for eye in EYES]))
+    assert len(images) >= 10
+    assert 20_000 < sum(len(message.cdr) for message in images) <= 30_000
+    assert to_array(images[0].decode()).shape == (18, 28, 3)
+    for eye in EYES:
+        assert counts[f"/stereo/{eye}/camera_info"] > counts[f"/stereo/{eye}/image_raw/compressed"]
+    assert f"/stereo/{EYES[0]}/image_raw" not in counts
 
 
 def test_a_killed_recorder_leaves_a_bag_that_the_next_one_repairs(

@@ -26,6 +26,7 @@ TOPICS = [
     RecordedTopic("/samples", STRING),
     RecordedTopic("/steps", STRING, is_of_step=True),
     RecordedTopic("/model", STRING, is_latched=True),
+    RecordedTopic("/images", STRING, is_image=True),
 ]
 
 
@@ -72,6 +73,25 @@ def test_a_bag_holds_what_came_shortly_before_and_after_the_episode(tmp_path: Pa
     assert (episode.steps, episode.rotation_deg, episode.dropped) == (20, 90.0, True)
     assert episode.stop_reason == "a ball dropped"
     assert target.counts.episodes == 1
+
+
+def test_images_take_no_more_of_a_bag_than_they_may(tmp_path: Path) -> None:
+    size = len(text_message("10.0"))
+    target = recording(tmp_path, before_s=0.5, tail_s=0.3, max_image_bytes=7 * size)
+    for start, episode_id in ((10.0, "a"), (20.0, "b")):
+        target.update(state(RUNNING, episode_id), round(start * S))
+        for i in range(10):
+            now = start + 0.1 * i
+            for topic in ("/images", "/samples"):
+                target.receive(topic, text_message(f"{now:.1f}"), round(now * S))
+        target.update(state(RESETTING), round((start + 1) * S))
+    target.stop()
+    for bag in complete_bags(tmp_path):
+        topics = [topic for topic, _, _ in contents(bag)]
+        assert topics.count("/images") == 7
+        assert topics.count("/samples") >= 10
+    assert target.counts.images_left_out >= 6
+    assert target.problem is None
 
 
 def test_latched_state_is_in_every_bag_from_its_start(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ class RecordedTopic:
     """Its last message counts until the next one, and is in every bag from the start."""
     is_of_step: bool = False
     """It tells of control steps: what belongs to the episode before is not taken along."""
+    is_image: bool = False
+    """Large: a bag takes no more of them than the settings allow."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class RecordingSettings:
     longest_s: float = 3600.0
     """An episode without an end is cut here [s]."""
     min_free_bytes: int = 500_000_000
+    max_image_bytes: int = 500_000_000
+    """Images in one bag [bytes]; what comes after is left out, and counted."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class RecordingCounts:
     messages: int = 0
     bytes: int = 0
     failures: int = 0
+    images_left_out: int = 0
 
 
 @dataclass
@@ -85,6 +90,7 @@ class _OpenBag:
     writer: EpisodeWriter
     episode_id: str
     start_ns: int
+    image_bytes: int = 0
     outcome: dict[str, Any] = field(default_factory=dict)
     close_at_ns: int | None = None
     close_by_s: float | None = None
@@ -253,6 +259,11 @@ class EpisodeRecording:
     def _write(self, bag: _OpenBag, topic: str, cdr: bytes, now_ns: int) -> None:
         if self._bag is not bag:
             return
+        if self._topics[topic].is_image:
+            if bag.image_bytes + len(cdr) > self.settings.max_image_bytes:
+                self.counts.images_left_out += 1
+                return
+            bag.image_bytes += len(cdr)
         try:
             bag.writer.write_raw(topic, self._topics[topic].type, cdr, now_ns)
         except BagError as error:

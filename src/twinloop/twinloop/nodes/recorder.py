@@ -54,6 +54,15 @@ _CELL_TOPICS = (
     (_STATUS, "twinloop_interfaces/msg/EpisodeStatus", _LATCHED),
     ("emergency_stop", "std_msgs/msg/Bool", _RELIABLE),
 )
+_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
+_IMAGES = tuple(
+    (f"stereo/{eye}/{name}", type_name, _BEST_EFFORT)
+    for eye in ("left", "right")
+    for name, type_name in (
+        ("image_raw/compressed", _IMAGE_TYPE),
+        ("camera_info", "sensor_msgs/msg/CameraInfo"),
+    )
+)
 _DIAGNOSTICS = ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", _RELIABLE)
 _TICK_S = 0.1
 
@@ -74,6 +83,10 @@ class Recorder(Node):
         ParameterSpec("tail_s", 0.3, "Recorded from after an episode's end [s]", 0.0, 10.0),
         ParameterSpec("longest_s", 3600.0, "An episode without an end is cut [s]", 1.0, 1e6),
         ParameterSpec("min_free_mb", 500.0, "No bag starts with less disk [MB]", 0.0, 1e9),
+        ParameterSpec(
+            "images", "none", "Record the stereo camera's images", choices=("none", "compressed")
+        ),
+        ParameterSpec("max_image_mb", 500.0, "Images in one bag at most [MB]", 0.0, 1e9),
         ParameterSpec("diagnostics", False, "Record /diagnostics too"),
         ParameterSpec("repair", True, "Repair bags that a killed recorder has left in record_dir"),
     )
@@ -103,6 +116,7 @@ class Recorder(Node):
             tail_s=self.param("tail_s"),
             longest_s=self.param("longest_s"),
             min_free_bytes=int(self.param("min_free_mb") * 1e6),
+            max_image_bytes=int(self.param("max_image_mb") * 1e6),
         )
         topics = self._topic_table()
         recorded = [
@@ -111,6 +125,7 @@ class Recorder(Node):
                 type_name,
                 is_latched=kind == _LATCHED,
                 is_of_step=name in (self._contract.action.topic, "plan_stats"),
+                is_image=type_name == _IMAGE_TYPE,
             )
             for name, type_name, kind in topics
         ]
@@ -153,6 +168,7 @@ class Recorder(Node):
             "megabytes": f"{recording.counts.bytes / 1e6:.1f}",
             "failures": str(recording.counts.failures),
             "repaired": str(self._repaired),
+            "images_left_out": str(recording.counts.images_left_out),
         }
         if recording.problem is not None:
             return Health(ERROR, recording.problem, values)
@@ -166,6 +182,8 @@ class Recorder(Node):
         for name in (action.topic, action.applied_topic):
             table[name] = (name, action.type, _RELIABLE)
         table |= {topic[0]: topic for topic in _CELL_TOPICS}
+        if self.param("images") == "compressed":
+            table |= {topic[0]: topic for topic in _IMAGES}
         if self.param("diagnostics"):
             table[_DIAGNOSTICS[0]] = _DIAGNOSTICS
         return list(table.values())
