@@ -15,5 +15,10 @@ setup(
     maintainer_email="twinloop@users.noreply.github.com",
     description="Simulated twins of the robots that twinloop drives.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["twin_node = twinloop_sim.nodes.twin:main"]},
+    entry_points={
+        "console_scripts": [
+            "twin_node = twinloop_sim.nodes.twin:main",
+            "twin_cameras_node = twinloop_sim.nodes.twin_cameras:main",
+        ]
+    },
 )

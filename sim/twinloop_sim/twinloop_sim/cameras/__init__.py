@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 
 from twinloop_sim.cameras.appearance import FAMILIES, Appearance, Family, draw_appearance
-from twinloop_sim.cameras.eyes import BACKGROUND, BALL0, BALL1, HAND, Eyes
+from twinloop_sim.cameras.eyes import BACKGROUND, BALL0, BALL1, HAND, Eyes, draw_rig_error
 from twinloop_sim.cameras.sensor import Sensor
 from twinloop_sim.settings import SceneSettings, scene_settings
 
@@ -35,6 +35,7 @@ __all__ = [
     "Family",
     "Sensor",
     "draw_appearance",
+    "draw_rig_error",
     "open_eyes",
 ]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from twinloop.perception.camera_model import CameraModel
 from twinloop.robots.hand24 import HAND24
+from twinloop.robots.rotations import matrix_from_quaternion
 
 from twinloop_sim.cameras.appearance import Appearance
 from twinloop_sim.cameras.stage import Array, camera_model, camera_poses
@@ -18,6 +19,19 @@ Image = NDArray[np.uint8]
 BACKGROUND, HAND, BALL0, BALL1 = range(4)  # labels
 NEAR_M, FAR_M = 0.05, 2.5
 FLOOR_HALF_M = 0.8
+
+
+def draw_rig_error(
+    seed: int, position_m: float = 0.002, angle_deg: float = 0.3
+) -> NDArray[np.float64]:
+    """Return a pose error [4, 4] for `Eyes.shift`: of these sizes, in directions of the seed."""
+    rng = np.random.default_rng([seed, 7])
+    way, axis = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
+    half = np.radians(angle_deg) / 2.0
+    error = np.eye(4)
+    error[:3, :3] = matrix_from_quaternion(np.array([np.cos(half), *(np.sin(half) * axis)]))
+    error[:3, 3] = position_m * way
+    return error
 
 
 class Eyes(ABC):

@@ -14,6 +14,7 @@ from twinloop.safety.guard import CommandGuard
 from twinloop.safety.verdict import GuardSettings, Verdict
 
 from twinloop_sim.cell import Cell
+from twinloop_sim.tracker_standin import FRAME_TICKS
 
 Array = NDArray[np.float64]
 
@@ -55,6 +56,8 @@ class CellReading:
         setpoint: what the guard applied during the tick [J], rad.
         balls: tracked balls that became available, or None.
         is_control_step: whether the tick ends at a control step of the simulation.
+        exposures_left: where cameras expose at the end of the tick, how many more times they do
+            before the next control step; None where they do not.
     """
 
     stamp_ns: int
@@ -63,6 +66,7 @@ class CellReading:
     setpoint: Array
     balls: Balls | None
     is_control_step: bool
+    exposures_left: int | None
 
 
 class GuardedCell:
@@ -134,8 +138,7 @@ class GuardedCell:
                 sample.visible_fraction[0],
                 sample.stale[0],
             )
-        is_control_step = self.cell.tick_count % self.cell.period_ticks == 0
-        return CellReading(self.now_ns, position, velocity, setpoint, balls, is_control_step)
+        return CellReading(self.now_ns, position, velocity, setpoint, balls, *self._phase())
 
     def reset(self, seed: int, start: str) -> CellReading:
         """Bring the scene back; returns what the sensors give at its start.
@@ -174,11 +177,18 @@ class GuardedCell:
             np.zeros(2, dtype=np.bool_),
         )
         joints = self.cell.joint_position[0], self.cell.state.qd[0]
-        return CellReading(self.now_ns, *joints, self.guard.applied, balls, True)
+        return CellReading(self.now_ns, *joints, self.guard.applied, balls, *self._phase())
 
     def rearm(self, steady_s: float) -> tuple[bool, str]:
         """End a stop; the joints stay where they stand. See `CommandGuard.rearm`."""
         return self.guard.rearm(self.cell.joint_position[0], self.now_ns, steady_s)
+
+    def _phase(self) -> tuple[bool, int | None]:
+        """Whether a control step is due, and what `CellReading` says of exposures."""
+        phase = self.cell.tick_count % self.cell.period_ticks
+        if phase not in FRAME_TICKS:
+            return phase == 0, None
+        return phase == 0, sum(tick > phase for tick in FRAME_TICKS)
 
     def _next_period(self, time_ns: int) -> int:
         return -(-time_ns // self._period_ns) * self._period_ns

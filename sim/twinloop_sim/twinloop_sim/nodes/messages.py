@@ -7,6 +7,7 @@ from array import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, Quaternion
 from numpy.typing import NDArray
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -15,8 +16,9 @@ from twinloop.nodes import ball_messages
 from twinloop.nodes.ball_messages import ball_message
 from twinloop.safety.guard import CommandGuard
 
-from twinloop_interfaces.msg import GuardStatus, TrackedBallArray
+from twinloop_interfaces.msg import GuardStatus, SceneState, TrackedBallArray
 from twinloop_sim.nodes.guarded_cell import Balls
+from twinloop_sim.twin import State
 
 Array = NDArray[np.float64]
 
@@ -79,6 +81,28 @@ def true_balls(frame: str, stamp_ns: int, position: Array, velocity: Array) -> T
         ball.visible_fraction = 1.0
         message.balls.append(ball)
     return message
+
+
+def scene_state(stamp_ns: int, state: State, exposures_left: int) -> SceneState:
+    """The true state of one scene, for its cameras."""
+    message = SceneState(
+        joint_position=array("d", state.q.tobytes()), exposures_left=exposures_left
+    )
+    message.header.stamp = time_message(stamp_ns)
+    message.header.frame_id = "world"
+    poses = np.concatenate([state.ball_position, state.ball_quaternion], axis=-1)
+    for x, y, z, qw, qx, qy, qz in poses.tolist():
+        place, turn = Point(x=x, y=y, z=z), Quaternion(x=qx, y=qy, z=qz, w=qw)
+        message.objects.append(Pose(position=place, orientation=turn))
+    return message
+
+
+def true_poses(message: SceneState) -> tuple[Array, Array, Array]:
+    """Joints [J], rad, positions [B, 3], m, and quaternions [B, 4], w first, of a scene."""
+    place = [(p.position.x, p.position.y, p.position.z) for p in message.objects]
+    turns = [pose.orientation for pose in message.objects]
+    turn = [(q.w, q.x, q.y, q.z) for q in turns]
+    return np.array(message.joint_position), np.array(place), np.array(turn)
 
 
 def guard_status(guard: CommandGuard, stamp_ns: int) -> GuardStatus:

@@ -11,7 +11,7 @@ from twinloop.contract.baoding import PALM_FRAME
 from twinloop.nodes import qos
 from twinloop.robots.hand24 import HAND24
 
-from twinloop_interfaces.msg import GuardStatus, TrackedBallArray
+from twinloop_interfaces.msg import GuardStatus, SceneState, TrackedBallArray
 from twinloop_sim.nodes import messages
 from twinloop_sim.nodes.guarded_cell import CellReading, GuardedCell
 
@@ -27,16 +27,22 @@ class Outputs:
         node: that they belong to.
         guarded: the cell.
         with_clock: whether to publish /clock.
+        with_balls: whether to publish what the stand-in for the tracker tells.
     """
 
-    def __init__(self, node: LifecycleNode, guarded: GuardedCell, with_clock: bool) -> None:
+    def __init__(
+        self, node: LifecycleNode, guarded: GuardedCell, with_clock: bool, with_balls: bool
+    ) -> None:
         self._node = node
         self._guarded = guarded
         self._names = list(HAND24.joint_names)
         self._clock = node.create_publisher(Clock, "/clock", qos.CLOCK) if with_clock else None
         self._joint_states = node.create_publisher(JointState, "joint_states", qos.SENSOR)
         self._setpoint = node.create_publisher(JointState, "setpoint", qos.SENSOR)
-        self._balls = node.create_publisher(TrackedBallArray, "balls", qos.SENSOR)
+        self._balls = (
+            node.create_publisher(TrackedBallArray, "balls", qos.SENSOR) if with_balls else None
+        )
+        self._scene = node.create_publisher(SceneState, "scene", qos.SENSOR)
         self._truth = node.create_publisher(TrackedBallArray, "truth", qos.SENSOR)
         self._applied = node.create_publisher(JointTrajectory, "applied_command", qos.EVENT)
         self._status = node.create_publisher(GuardStatus, "guard_status", qos.latched())
@@ -54,6 +60,7 @@ class Outputs:
             self._joint_states,
             self._setpoint,
             self._balls,
+            self._scene,
             self._truth,
             self._applied,
             self._status,
@@ -67,7 +74,10 @@ class Outputs:
         if self._clock is not None:
             self._clock.publish(messages.clock_message(stamp_ns))
         self._publish_changes()
-        if reading.balls is not None:
+        if reading.exposures_left is not None and self._scene.get_subscription_count():
+            state = self._guarded.cell.state[0]
+            self._scene.publish(messages.scene_state(stamp_ns, state, reading.exposures_left))
+        if reading.balls is not None and self._balls is not None:
             self._last_balls = messages.tracked_balls(PALM_FRAME, reading.balls)
             self._balls.publish(self._last_balls)
         if reading.is_control_step:
@@ -92,7 +102,7 @@ class Outputs:
         """Say again what was said last: for a planner that was not there yet, or missed it."""
         if self._last_goal is not None:
             self._applied.publish(self._last_goal)
-        if self._last_balls is not None:
+        if self._last_balls is not None and self._balls is not None:
             self._balls.publish(self._last_balls)
         if self._last_joints is not None:
             self._joint_states.publish(self._last_joints)

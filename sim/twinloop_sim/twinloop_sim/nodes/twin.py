@@ -97,6 +97,11 @@ class TwinNode(Node):
             False,
             "Stay stopped until the emergency stop is heard and the guard re-armed",
         ),
+        ParameterSpec(
+            "tracker",
+            True,
+            "Publish `balls` in the tracker's stead; false: a tracker of its own does",
+        ),
         ParameterSpec("publish_clock", True, "Publish /clock; one twin only may"),
         ParameterSpec(
             "clock_offset_s",
@@ -141,7 +146,9 @@ class TwinNode(Node):
         self._is_waiting = False
         self._repeat_at_s = 0.0
         self._speed_since = (time.monotonic(), self._guarded.sim_ns)
-        self._outputs = Outputs(self, self._guarded, self.param("publish_clock"))
+        self._outputs = Outputs(
+            self, self._guarded, self.param("publish_clock"), self.param("tracker")
+        )
         self._undo.append(self._outputs.close)
         self._open_inputs()
         # Looked at often, so that a tick is late by a share of itself at most.
