@@ -42,8 +42,22 @@ def hand_urdf(side: str = "right", capsules: bool = True) -> str:
     Raises:
         ValueError: an unknown side.
     """
+    return _compiled("hand", side, capsules)
+
+
+@lru_cache(maxsize=4)
+def cell_urdf(side: str = "right", capsules: bool = True) -> str:
+    """Return the URDF of the cell: hand, arm, ramp, tray and stands; arguments as above.
+
+    Raises:
+        ValueError: an unknown side.
+    """
+    return _compiled("cell", side, capsules)
+
+
+def _compiled(name: str, side: str, capsules: bool) -> str:
     joint_prefix(side)
     mappings = {"side": side, "capsules": str(capsules).lower()}
-    document = xacro.process_file(str(share("urdf", "hand.urdf.xacro")), mappings=mappings)
+    document = xacro.process_file(str(share("urdf", f"{name}.urdf.xacro")), mappings=mappings)
     # PyBullet cuts lines of more than 1024 characters, so each element gets its own.
     return str(document.toprettyxml(indent=" "))
