@@ -34,7 +34,7 @@ from twinloop_sim.cameras import (
 )
 from twinloop_sim.nodes.frame_choice import FrameChoice
 from twinloop_sim.nodes.messages import nanoseconds, true_poses
-from twinloop_sim.settings import DEPTH, STEREO, scene_settings
+from twinloop_sim.settings import DEPTH, STEREO, SceneSettings, scene_settings
 from twinloop_sim.tracker_standin import FRAME_TICKS
 
 _TOPICS = {STEREO[0]: "stereo/left", STEREO[1]: "stereo/right", DEPTH: "depth"}
@@ -95,15 +95,11 @@ class TwinCamerasNode(Node):
 
     def configure(self) -> None:
         scene = scene_settings()
+        calibrations = {name: self._calibration(name, scene) for name in _TOPICS}
         eyes = open_eyes(
             self.param("backend"), scene, self.param("shadows"), 4 * (self.param("samples") > 0)
         )
-        try:
-            self._dress(eyes)
-            calibrations = {name: self._calibration(name, eyes) for name in _TOPICS}
-        except (OSError, ValueError):
-            eyes.close()
-            raise
+        self._dress(eyes)
         self.get_logger().info(f"cameras are drawn by {eyes.backend}")
         self._eyes = eyes
         self._sensor = Sensor(
@@ -153,10 +149,10 @@ class TwinCamerasNode(Node):
             size = self.param("rig_error_m"), self.param("rig_error_deg")
             eyes.shift(draw_rig_error(seed, *size))
 
-    def _calibration(self, name: str, eyes: Eyes) -> CameraModel:
+    def _calibration(self, name: str, scene: SceneSettings) -> CameraModel:
         folder = self.param("calibration")
         path = (Path(folder) if folder else share("config", "cameras", "twin")) / f"{name}.yaml"
-        camera, drawn = load_camera(path), eyes.cameras[name].size
+        camera, drawn = load_camera(path), scene.cameras[name].size
         if camera.size != drawn:
             raise ValueError(
                 f"{path} is of a camera of {camera.size[0]}x{camera.size[1]} pixels, "
