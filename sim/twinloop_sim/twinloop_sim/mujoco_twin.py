@@ -24,8 +24,13 @@ _TAG = b"twinloop/mujoco/1\n"
 
 def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjModel:
     """Compile the hand's URDF with two balls, a floor and position servos added."""
+    return hand_spec(hand_urdf(scene.side), scene, settings).compile()
+
+
+def hand_spec(urdf: str, scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjSpec:
+    """Return a URDF with two balls and the hand's servos added, and a floor where it has none."""
     prefix = joint_prefix(scene.side)
-    spec = mujoco.MjSpec.from_string(hand_urdf(scene.side))
+    spec = mujoco.MjSpec.from_string(urdf)
     spec.compiler.fusestatic = False
     spec.option.timestep = scene.tick_s / settings.substeps
     spec.option.integrator = _option("mjINT", settings.integrator)
@@ -41,6 +46,8 @@ def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjMode
         geom.friction = settings.friction
         geom.condim = settings.contact_dimensions
     for joint in spec.joints:
+        if not joint.name.startswith(prefix):
+            continue
         short = joint.name.removeprefix(prefix)
         servo = settings.servo.wrist if short.startswith("WR") else settings.servo.fingers
         joint.damping = [servo.damping, 0.0, 0.0]
@@ -57,9 +64,10 @@ def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjMode
         "friction": settings.friction,
         "condim": settings.contact_dimensions,
     }
-    spec.worldbody.add_geom(
-        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], **contact
-    )
+    if all(body.name != "floor" for body in spec.bodies):
+        spec.worldbody.add_geom(
+            name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1, 1, 0.1], **contact
+        )
     for index, place in enumerate(scene.balls.start_m):
         ball = spec.worldbody.add_body(name=f"ball{index}", pos=place)
         ball.add_freejoint(name=f"ball{index}")
@@ -71,7 +79,7 @@ def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjMode
             mass=scene.balls.mass_kg,
             **contact,
         )
-    return spec.compile()
+    return spec
 
 
 def varied(model: mujoco.MjModel, variation: Variation) -> mujoco.MjModel:
