@@ -23,6 +23,7 @@ from twinloop.bags.types import deserialize
 
 BROKEN_SUFFIX = ".broken"
 REPAIRING_SUFFIX = ".repairing"
+TRACKS_SUFFIX = ".tracks"
 
 
 class BagMessage(NamedTuple):
@@ -138,8 +139,9 @@ def _named(record: MessageRecord, seen: Topics, path: Path) -> BagMessage:
 def complete_bags(record_dir: Path | str) -> list[Path]:
     """Return the complete bags directly in a folder, oldest name first.
 
-    Bags that are still being written or repaired, and the broken originals that a repair has set
-    aside, are left out. A folder that does not exist holds none.
+    Bags that are still being written or repaired, the broken originals that a repair has set
+    aside, and the tracks that a tracker found in a bag's images are left out. A folder that does
+    not exist holds none.
     """
     folder = Path(record_dir)
     return [path for path in _bag_like(folder) if (path / METADATA_FILE).is_file()]
@@ -176,7 +178,7 @@ def is_being_written(folder: Path) -> bool:
 def _bag_like(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    aside = (BROKEN_SUFFIX, REPAIRING_SUFFIX)
+    aside = (BROKEN_SUFFIX, REPAIRING_SUFFIX, TRACKS_SUFFIX)
     return sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.endswith(aside)
     )
