@@ -101,9 +101,10 @@ def test_each_control_step_gets_a_fresh_pair(listener: Listener) -> None:
     assert (np.diff(stamps) > 0).all()
     # A best-effort sample may get lost on a busy machine, but not many.
     assert len(set(stamps) & {stamp for stamp, _ in right}) >= 0.9 * len(stamps)
-    serving = {stamp // PERIOD_NS for stamp in stamps if stamp % PERIOD_NS == 7 * TICK_NS}
-    assert len(serving) >= 17
-    assert len(stamps) >= 18  # 10 Hz at least, 30 Hz where there is time
+    phases = [stamp % PERIOD_NS // TICK_NS for stamp in stamps]
+    # Of 20. On a busy machine the ones that serve no step go first.
+    assert phases.count(7) >= 15
+    assert phases.count(7) >= max(phases.count(0), phases.count(3)) - 2
     for stamp, now in left:
         assert now >= stamp  # no image is from the future
 
