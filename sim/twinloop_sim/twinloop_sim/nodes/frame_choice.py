@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 _MARGIN = 1.25  # that drawing may take longer than it usually does
 _KEEP = 0.8  # of an average
+_PACE_OVER = 31  # exposures, of which the pace is told: simulations run unevenly on busy machines
+_PAUSE_NS = 200_000_000
 
 
 class FrameChoice:
@@ -20,8 +24,8 @@ class FrameChoice:
         self._per_step = per_step
         self._spacing_s = spacing_s
         self._takes_all = takes_all
-        self._last: tuple[int, float] | None = None  # stamp and arrival of the newest exposure
-        self.slowness = 1.0  # steady seconds in a simulated one, on average
+        self._arrivals: deque[tuple[int, float]] = deque(maxlen=_PACE_OVER)  # stamp, steady
+        self.slowness = 1.0  # steady seconds in a simulated one
         self.drawing_s = 0.0  # steady, on average
         self.left_out = 0
 
@@ -50,10 +54,10 @@ class FrameChoice:
         self.drawing_s = _KEEP * before + (1.0 - _KEEP) * seconds
 
     def _observe(self, stamp_ns: int, steady_s: float) -> None:
-        if self._last is not None:
-            simulated_s = (stamp_ns - self._last[0]) * 1e-9
-            # Over resets and pauses the two say nothing about each other.
-            if 0.0 < simulated_s < 0.2:
-                slowness = (steady_s - self._last[1]) / simulated_s
-                self.slowness = _KEEP * self.slowness + (1.0 - _KEEP) * slowness
-        self._last = stamp_ns, steady_s
+        # Over resets and pauses the two clocks say nothing about each other.
+        if self._arrivals and not 0 < stamp_ns - self._arrivals[-1][0] < _PAUSE_NS:
+            self._arrivals.clear()
+        self._arrivals.append((stamp_ns, steady_s))
+        (first_ns, first_s), (last_ns, last_s) = self._arrivals[0], self._arrivals[-1]
+        if last_ns - first_ns > _PAUSE_NS:
+            self.slowness = (last_s - first_s) / ((last_ns - first_ns) * 1e-9)
