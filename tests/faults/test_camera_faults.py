@@ -26,17 +26,15 @@ SILENCE_MS = 800.0  # the camera's patience, and a heartbeat or two
 
 
 class Sensing:
-    """Stands between the twin's tracker and the planner, and may stall."""
+    """What a station hears of cameras, balls and planning, by the steady clock."""
 
     def __init__(self, station: Station) -> None:
-        self.is_stalled = False
-        self.passed_s = 0.0
+        self.balls_s = 0.0  # when the last balls came
         self.stats: list[tuple[float, PlanStats]] = []
         self.levels: dict[str, bytes] = {}
         self.images: list[float] = []
         node = station.node
-        self._publisher = node.create_publisher(TrackedBallArray, "seen_balls", qos.SENSOR)
-        node.create_subscription(TrackedBallArray, "balls", self._pass, qos.SENSOR)
+        node.create_subscription(TrackedBallArray, "balls", self._take_balls, qos.SENSOR)
         node.create_subscription(PlanStats, "plan_stats", self._take_stats, qos.EVENT)
         node.create_subscription(Image, "stereo/left/image_raw", self._take_image, qos.IMAGE)
         node.create_subscription(
@@ -46,10 +44,8 @@ class Sensing:
     def level(self, name: str) -> bytes:
         return self.levels.get(name, DiagnosticStatus.STALE)
 
-    def _pass(self, message: TrackedBallArray) -> None:
-        if not self.is_stalled:
-            self._publisher.publish(message)
-            self.passed_s = time.monotonic()
+    def _take_balls(self, _message: TrackedBallArray) -> None:
+        self.balls_s = time.monotonic()
 
     def _take_stats(self, message: PlanStats) -> None:
         self.stats.append((time.monotonic(), message))
@@ -65,9 +61,38 @@ class Sensing:
         }
 
 
+class Episodes:
+    """Has the planner plan."""
+
+    def __init__(self, station: Station, sensing: Sensing) -> None:
+        self._station = station
+        self._sensing = sensing
+        self._starter = station.node.create_client(StartPlanning, "start_planning")
+
+    def plan(self) -> None:
+        """Begin an episode, and wait until it is under way.
+
+        A busy machine's cameras may be late by themselves: then it begins again.
+        """
+        station, stats = self._station, self._sensing.stats
+        station.spin_until(self._starter.service_is_ready, 30.0)
+        for _ in range(10):
+            assert station.reset().success
+            stats.clear()
+            future = self._starter.call_async(StartPlanning.Request(task="baoding", steps=1000))
+            station.spin_until(future.done)
+            assert future.result().success, future.result().message
+            station.spin_until(
+                lambda: len(stats) >= 3 or (stats and stats[-1][1].stop_reason), 20.0
+            )
+            if not stats[-1][1].stop_reason:
+                return
+        pytest.fail(f"no episode got under way: {stats[-1][1].stop_reason}")
+
+
 @pytest.fixture(scope="module")
 def station() -> Iterator[Station]:
-    made = Station()
+    made = Station(tracker=False)  # `balls` come from the ball tracker alone
     yield made
     made.close()
 
@@ -77,43 +102,42 @@ def sensing(station: Station) -> Sensing:
     return Sensing(station)
 
 
-def test_row_18_the_planner_stops_when_sensing_stalls_and_can_go_on_after(
+def test_row_18_the_planner_stops_when_its_cameras_freeze_and_the_tracker_sees_again_after(
     station: Station, sensing: Sensing
 ) -> None:
-    planner = station.start(
-        "twinloop.nodes.planner", remap={"balls": "seen_balls"}, planner="knots", nice=0
-    )
-    starter = station.node.create_client(StartPlanning, "start_planning")
+    """Twin, cameras, ball tracker and planner, as the launch file wires them."""
+    nodes = {
+        "cameras": station.start("twinloop_sim.nodes.twin_cameras", shadows=False),
+        "tracker": station.start("twinloop.nodes.ball_tracker", nice=0),
+        "planner": station.start("twinloop.nodes.planner", planner="knots", nice=0),
+    }
+    cameras = nodes["cameras"]
+    episodes = Episodes(station, sensing)
 
-    def plan() -> None:
-        """Begin an episode, and wait until it is under way."""
-        assert station.reset().success
-        sensing.stats.clear()
-        future = starter.call_async(StartPlanning.Request(task="baoding", steps=1000))
-        station.spin_until(future.done)
-        assert future.result().success, future.result().message
-        station.spin_until(lambda: len(sensing.stats) >= 3, 20.0)
-
-    def stall() -> float:
-        """From the last balls that came through until the planner said it stopped, ms."""
-        plan()
-        sensing.is_stalled = True
-        station.spin_until(lambda: sensing.stats[-1][1].stop_reason)
-        sensing.is_stalled = False
-        stopped_s, stats = sensing.stats[-1]
-        assert "ball_position" in stats.stop_reason
-        return 1e3 * (stopped_s - sensing.passed_s)
+    def freeze() -> float:
+        """From the last balls until the planner said it stopped, ms."""
+        episodes.plan()
+        cameras.send_signal(signal.SIGSTOP)
+        try:
+            station.spin_until(lambda: sensing.stats[-1][1].stop_reason)
+        finally:
+            cameras.send_signal(signal.SIGCONT)
+        return 1e3 * (sensing.stats[-1][0] - sensing.balls_s)
 
     try:
-        station.spin_until(starter.service_is_ready, 30.0)
-        station.spin_until(lambda: sensing.level("planner") == DiagnosticStatus.OK, 60.0)
-        stopped_ms = best_of(3, STOP_MS, stall)
-        plan()  # no restart in between
-        assert not sensing.stats[-1][1].stop_reason
+        for name in ("twin_cameras", "tracker", "planner"):
+            station.spin_until(lambda name=name: sensing.level(name) == DiagnosticStatus.OK, 60.0)
+        stopped_ms = best_of(3, STOP_MS, freeze)
+        seen = len(station.record.balls)
+        station.spin_until(lambda: len(station.record.balls) >= seen + 5)
+        assert not any(ball.stale for ball in station.record.balls[-1][1].balls)
     finally:
-        planner.kill()
-        planner.wait()
-    state_row(18, f"planner stopped <= {STOP_MS:.0f} ms", f"{stopped_ms:.0f} ms")
+        for process in nodes.values():
+            process.kill()
+            process.wait()
+    state_row(
+        18, f"planner stopped <= {STOP_MS:.0f} ms", f"{stopped_ms:.0f} ms after the last balls"
+    )
     assert stopped_ms <= STOP_MS
 
 
