@@ -31,7 +31,7 @@ _PAIRS_PER_APPEARANCE = 1
 _NOISES, _GOALS, _STEPS = (0.0, 0.1, 0.3, 0.6), ("ccw", "cw"), 100  # of episodes
 _BATCH, _EVERY = 16, 4  # episodes side by side; exposures of which one is taken
 _FIRST_SEED = 400_000_000
-_AWAY_M = np.array([0.0, -3.0, 0.1])  # where no camera sees a ball
+AWAY_M = np.array([0.0, -3.0, 0.1])  # where no camera sees a ball
 _SHARE_AWAY = 0.08
 _PLACES_M = np.array([[-0.045, -0.065, 0.02], [0.07, -0.01, 0.155]])  # palm frame
 _LEAST_APART_M = 0.052
@@ -156,7 +156,7 @@ class _Maker:
         seen = self._visibility.fractions(q, balls).min(axis=1)
         best = int(np.argmin(np.abs(seen - wanted)))
         chosen = balls[best]
-        chosen[self._rng.random(2) < _SHARE_AWAY] = _AWAY_M
+        chosen[self._rng.random(2) < _SHARE_AWAY] = AWAY_M
         turns = self._rng.normal(size=(2, 4))
         return Posed(q[best], chosen, turns / np.linalg.norm(turns, axis=-1, keepdims=True))
 

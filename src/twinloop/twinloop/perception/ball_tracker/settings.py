@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+from twinloop.perception.ball_tracker.eyes import FOCAL_PX
+
+_DEPTH_M = 0.41
 
 
 class TrackerSettings(BaseModel):
@@ -33,3 +38,8 @@ class TrackerSettings(BaseModel):
     most_std_m: float = Field(default=0.012, gt=0.0)
     bias_std_m: float = Field(default=0.001, ge=0.0)
     align: bool = True
+
+    @property
+    def least_area(self) -> float:
+        """Of a ball that counts, pixels, in an eye at the usual distance."""
+        return float(self.least_fraction * np.pi * (FOCAL_PX * self.radius_m / _DEPTH_M) ** 2)

@@ -12,7 +12,7 @@ from twinloop.paths import share
 from twinloop.perception.ball_tracker import weights as weights_file
 from twinloop.perception.ball_tracker.alignment import RigAlignment
 from twinloop.perception.ball_tracker.detector import Detection, Detector, LearnedDetector
-from twinloop.perception.ball_tracker.eyes import BALLS_IN_PALM_M, FOCAL_PX, Eyes
+from twinloop.perception.ball_tracker.eyes import BALLS_IN_PALM_M, Eyes
 from twinloop.perception.ball_tracker.fusion import Sight, match
 from twinloop.perception.ball_tracker.identity import Appearances, assign
 from twinloop.perception.ball_tracker.motion import BallMotion
@@ -27,7 +27,6 @@ from twinloop.robots.kinematics import fixed_transform, palm_chain
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-_TYPICAL_DEPTH_M = 0.41
 _ROOT = "world"  # link in whose frame balls are filtered
 _FIRST_ALIGNED, _ALIGN_EVERY = 30, 3  # frames
 _FORGET_S = 1.0  # after a longer gap between frames nothing is carried over
@@ -65,9 +64,7 @@ class BallTracker:
         self._palm = palm_chain(side)
         if detector is None:
             folder = share("models", "ball_tracker") if weights is None else Path(weights)
-            radius_px = FOCAL_PX * self.settings.radius_m / _TYPICAL_DEPTH_M
-            least_area = self.settings.least_fraction * np.pi * radius_px**2
-            detector = LearnedDetector(weights_file.load(folder), least_area)
+            detector = LearnedDetector(weights_file.load(folder), self.settings.least_area)
         self._detector = detector
         rectified = np.eye(4)
         rectified[:3, :3] = self._eyes.rectification
