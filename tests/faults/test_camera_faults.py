@@ -22,6 +22,7 @@ from twinloop_interfaces.msg import PlanStats
 from twinloop_interfaces.srv import StartPlanning
 
 STOP_MS = 500.0
+SOONEST_MS = 50.0
 SILENCE_MS = 800.0  # the camera's patience, and a heartbeat or two
 
 
@@ -111,14 +112,18 @@ def test_row_18_the_planner_stops_when_its_cameras_freeze_and_the_tracker_sees_a
 
     def freeze() -> float:
         """From the stall until the planner said it stopped, ms."""
-        episodes.plan()
-        stalled_s = time.monotonic()
-        cameras.send_signal(signal.SIGSTOP)
-        try:
-            station.spin_until(lambda: sensing.stats[-1][1].stop_reason)
-        finally:
-            cameras.send_signal(signal.SIGCONT)
-        return 1e3 * (sensing.stats[-1][0] - stalled_s)
+        stopped_ms = 0.0
+        # Balls may be 250 ms old: a planner that stopped sooner was not stopped by the stall.
+        while stopped_ms < SOONEST_MS:
+            episodes.plan()
+            stalled_s = time.monotonic()
+            cameras.send_signal(signal.SIGSTOP)
+            try:
+                station.spin_until(lambda: sensing.stats[-1][1].stop_reason)
+            finally:
+                cameras.send_signal(signal.SIGCONT)
+            stopped_ms = 1e3 * (sensing.stats[-1][0] - stalled_s)
+        return stopped_ms
 
     try:
         for name in ("twin_cameras", "tracker", "planner"):
