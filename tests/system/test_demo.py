@@ -124,6 +124,7 @@ def test_ctrl_c_ends_the_demo_and_reports_what_is_there(
 ) -> None:
     out = tmp_path / "run"
     words = ["--episodes", "1000", "--steps", "10", "--no-learn", "--model", str(model)]
+    words += ["--eyes", "standin"]
     running = subprocess.Popen(
         [*COMMAND, *words, "--out", str(out)],
         env=environment,

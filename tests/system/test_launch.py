@@ -162,13 +162,27 @@ def test_ctrl_c_leaves_nothing_after_five_seconds(launch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("twin", "learn", "record"),
-    list(itertools.product(("mujoco", "pybullet", "none"), ("true", "false"), ("true", "false"))),
+    ("twin", "eyes", "learn", "record"),
+    list(
+        itertools.product(
+            ("mujoco", "pybullet", "none"),
+            ("cameras", "standin", "none"),
+            ("true", "false"),
+            ("true", "false"),
+        )
+    ),
 )
-def test_every_parameter_of_the_baoding_cell_is_one_that_its_node_has(twin, learn, record):
+def test_every_parameter_of_the_baoding_cell_is_one_that_its_node_has(twin, eyes, learn, record):
     description = load_launch_file(
         share("launch", "baoding.launch.xml"),
-        {"twin": twin, "learn": learn, "record": record, "namespace": "cell"},
+        {
+            "twin": twin,
+            "eyes": eyes,
+            "camera": "0",
+            "learn": learn,
+            "record": record,
+            "namespace": "cell",
+        },
     )
     nodes = {}
     for process in description.processes:
@@ -184,6 +198,8 @@ def test_every_parameter_of_the_baoding_cell_is_one_that_its_node_has(twin, lear
     assert {f"/cell/{name}" for name in supervised} == set(nodes)
     assert not any(values["autostart"] for values in nodes.values())
     assert ("/cell/twin" in nodes) == (twin != "none")
+    assert ("/cell/tracker" in nodes) == (eyes == "cameras")
+    assert ("/cell/cameras" in nodes) == (eyes == "cameras")
     assert ("/cell/learner" in nodes) == (learn == "true")
     assert ("/cell/recorder" in nodes) == (record == "true")
 

@@ -18,6 +18,7 @@ from twinloop.cli.options import (
     SHIPPED,
     AsJson,
     Engine,
+    Eyes,
     Goal,
     command_line,
     model_folder,
@@ -42,6 +43,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the first episode; the next count up.", min=0)] = 0,
     twin: Annotated[Engine, typer.Option(help="Engine of the simulated twin.")] = Engine.mujoco,
     goal: Goal = "",
+    eyes: Annotated[
+        Eyes, typer.Option(help="Track the balls in images, or let the twin make up what is told.")
+    ] = Eyes.cameras,
     rtf: Annotated[
         float, typer.Option(help="Simulated seconds in a second; 0: as fast as possible.", min=0.0)
     ] = 1.0,
@@ -69,6 +73,7 @@ def demo(
     os.environ.update(own_domain())
     arguments = {
         "twin": twin.value,
+        "eyes": eyes.value,
         "model": SHIPPED if model == SHIPPED else str(chosen),
         "episodes": str(episodes),
         "steps": str(steps),

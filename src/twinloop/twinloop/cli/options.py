@@ -45,6 +45,13 @@ class Engine(enum.StrEnum):
     pybullet = "pybullet"
 
 
+class Eyes(enum.StrEnum):
+    """What tells where the balls are."""
+
+    cameras = "cameras"
+    standin = "standin"
+
+
 def require_task(name: str) -> None:
     """Refuse the name of a task that is not there; raises CommandError."""
     from twinloop import contract
