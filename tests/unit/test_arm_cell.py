@@ -9,10 +9,13 @@ import xml.etree.ElementTree as ElementTree
 import mujoco
 import numpy as np
 import pytest
+from twinloop.motion import make_planner
+from twinloop.motion.planner import Pose, Scene
+from twinloop.motion.trajectory import Trajectory
 from twinloop.robots.description import cell_urdf, hand_urdf
 from twinloop.robots.hand24 import HAND24
-from twinloop.robots.panda import PANDA
-from twinloop_sim.arm_cell import arm_cell_settings, arm_positions, build_cell_model
+from twinloop.robots.panda import FINGER_JOINTS, FINGER_TRAVEL_M, PANDA
+from twinloop_sim.arm_cell import arm_cell_settings, arm_positions, arm_targets, build_cell_model
 from twinloop_sim.bullet_server import connect
 from twinloop_sim.mujoco_twin import build_model
 from twinloop_sim.settings import mujoco_settings, scene_settings
@@ -99,6 +102,53 @@ def test_the_arm_rests_where_it_was_told_to(cell) -> None:
     data = at_rest(cell)
     mujoco.mj_step(cell, data, 200)
     np.testing.assert_allclose(data.qpos[arm_positions(cell)], READY, atol=1e-4)
+
+
+def test_the_arm_brings_a_ball_from_the_tray_to_the_palm(cell) -> None:
+    data = at_rest(cell)
+    data.qpos[cell.joint("ball0").qposadr[0] :][:3] = [-0.45, 0.263, -0.2]
+    data.qpos[cell.joint("ball1").qposadr[0] :][:3] = [0.5, 0.5, -0.57]
+    fingers = [cell.actuator(name).id for name in FINGER_JOINTS]
+    arm = [cell.actuator(name).id for name in PANDA.joint_names]
+    data.ctrl[fingers] = FINGER_TRAVEL_M
+    mujoco.mj_step(cell, data, 150)
+    planner = make_planner()
+    planner.set_start_state(READY)
+
+    def follow(motion: Trajectory) -> None:
+        for position, velocity in zip(motion.position[1:], motion.velocity[1:], strict=True):
+            data.ctrl[arm] = arm_targets(position, velocity)
+            mujoco.mj_step(cell, data)
+            # Without lag, but for the fingers' reaction.
+            assert np.abs(data.qpos[arm_positions(cell)] - position).max() < 0.03
+        planner.set_start_state(motion.position[-1])
+
+    def grip(opening_m: float) -> float:
+        data.ctrl[fingers] = opening_m
+        mujoco.mj_step(cell, data, 40)
+        return sum(float(data.joint(name).qpos[0]) for name in FINGER_JOINTS)
+
+    down = np.diag([1.0, -1.0, -1.0])
+    pick = Pose(data.body("ball0").xpos + np.array([0.0, 0.0, 0.005]), down)
+    planner.set_goal_state(pose=pick.moved([0.0, 0.0, 0.12]))
+    follow(planner.plan())
+    follow(planner.plan_line(pick, speed=0.3))
+    assert grip(0.015) == pytest.approx(0.056, abs=0.003)  # as wide as the ball
+    follow(planner.plan_line(pick.moved([0.0, 0.0, 0.12]), speed=0.3))
+    planner.set_scene(Scene(finger_m=0.028, held_radius_m=0.028))
+    # Over the middle of the palm, fingers of the gripper along those of the hand.
+    tilt = np.radians(20.0)
+    point = np.array([np.sin(tilt), 0.0, -np.cos(tilt)])
+    opening = np.array([np.cos(tilt), 0.0, np.sin(tilt)])
+    place = Pose([-0.029, 0.0, 0.205], np.stack([np.cross(opening, point), opening, point], 1))
+    planner.set_goal_state(pose=place.moved([0.0, 0.0, 0.08]))
+    follow(planner.plan(velocity_scaling=0.5, acceleration_scaling=0.2))
+    follow(planner.plan_line(place, speed=0.2))
+    grip(FINGER_TRAVEL_M)
+    planner.set_scene(Scene())
+    follow(planner.plan_line(place.moved([0.0, 0.0, 0.10]), speed=0.3))
+    mujoco.mj_step(cell, data, 50)
+    np.testing.assert_allclose(data.body("ball0").xpos, [0.0, 0.01, 0.17], atol=0.035)
 
 
 def test_the_arm_at_rest_costs_at_most_six_tenths_of_the_hand() -> None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import mujoco
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twinloop.paths import share
 from twinloop.robots.description import cell_urdf
@@ -98,6 +99,18 @@ def arm_positions(model: mujoco.MjModel) -> np.ndarray:
     return np.array([model.joint(name).qposadr[0] for name in PANDA.joint_names])
 
 
+def arm_targets(q: ArrayLike, qd: ArrayLike, cell: ArmCellSettings | None = None) -> np.ndarray:
+    """Return what to tell the arm's servos [7] so that they follow a moving point without lag.
+
+    Their torque is then gain (q - measured) + damping (qd - measured speed), as of any controller
+    that is fed positions [7], rad, and velocities [7], rad/s.
+    """
+    servos = (cell or arm_cell_settings()).arm
+    lead = np.array(servos.damping) / np.array(servos.gain)
+    targets: np.ndarray = np.asarray(q) + lead * np.asarray(qd)
+    return targets
+
+
 def _set_contacts(geom: mujoco.MjsGeom, link: str, cell: ArmCellSettings) -> None:
     surfaces = ((cell.floors, 6), (cell.walls, 3))
     for surface, dimensions in surfaces:
@@ -106,6 +119,8 @@ def _set_contacts(geom: mujoco.MjsGeom, link: str, cell: ArmCellSettings) -> Non
             geom.friction, geom.condim, geom.priority = surface.friction, dimensions, 1
     if link in _FINGERS:
         geom.friction, geom.condim, geom.priority = cell.gripper.friction, 4, 1
+        # Hard: as the ball is light, it would sink into pads of the usual softness, and creep.
+        geom.solimp = [0.99, 0.999, 0.001, 0.5, 2.0]
     elif link.startswith("panda") or link in ("stands", "tray_camera"):
         geom.contype = geom.conaffinity = 0
 
@@ -114,8 +129,10 @@ def _add_servo(
     spec: mujoco.MjSpec, name: str, gain: float, damping: float, armature: float
 ) -> mujoco.MjsActuator:
     joint = spec.joint(name)
-    # Damping of joints is integrated implicitly: stiff servos stay stable with long steps.
+    # Damping of joints is integrated implicitly: stiff servos stay stable with long steps. It is
+    # the servo's own, and what the servo gives to overcome it is no torque of the robot.
     joint.damping = [damping, 0.0, 0.0]
+    joint.actfrclimited = mujoco.mjtLimited.mjLIMITED_FALSE
     joint.armature = armature
     actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     actuator.set_to_position(kp=gain)

@@ -99,9 +99,11 @@ class MoveItPlanner(ArmPlanner):
 
     def set_scene(self, scene: Scene) -> None:
         from geometry_msgs.msg import Pose as PoseMessage
-        from moveit_msgs.msg import AttachedCollisionObject, CollisionObject
-        from shape_msgs.msg import SolidPrimitive
 
+        # They come with MoveIt, as moveit_py itself.
+        messages = importlib.import_module("moveit_msgs.msg")
+        CollisionObject = messages.CollisionObject
+        SolidPrimitive = importlib.import_module("shape_msgs.msg").SolidPrimitive
         self._scene = scene
 
         def sphere(name: str, frame: str, place: ArrayLike, radius: float) -> Any:
@@ -119,7 +121,7 @@ class MoveItPlanner(ArmPlanner):
                 planning_scene.apply_collision_object(
                     sphere(f"ball_{index}", _WORLD, ball.position, ball.radius_m)
                 )
-            held = AttachedCollisionObject(link_name="panda_hand_tcp")
+            held = messages.AttachedCollisionObject(link_name="panda_hand_tcp")
             held.touch_links = list(_GRIPPER)
             held.object = sphere(_HELD, "panda_hand_tcp", (0, 0, 0), scene.held_radius_m)
             if scene.held_radius_m == 0.0:

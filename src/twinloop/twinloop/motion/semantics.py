@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import xacro
 import yaml
 from numpy.typing import NDArray
 
@@ -66,10 +65,10 @@ class Limits:
 
 @lru_cache(maxsize=2)
 def srdf(side: str = "right") -> str:
-    """Return the cell's SRDF, compiled; raises ValueError for an unknown side."""
-    joint_prefix(side)
-    path = share("config", "moveit", "twinloop_cell.srdf.xacro")
-    return str(xacro.process_file(str(path), mappings={"side": side}).toprettyxml(indent=" "))
+    """Return the cell's SRDF; raises ValueError for an unknown side."""
+    prefix = joint_prefix(side)
+    text = share("config", "moveit", "twinloop_cell.srdf").read_text()
+    return text.replace('"rh_', f'"{prefix}')
 
 
 @lru_cache(maxsize=2)
