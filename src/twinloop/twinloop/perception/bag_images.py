@@ -33,7 +33,9 @@ class BagTopics:
         return {topic: eye for eye, topic in (*self.images.items(), *self.infos.items())}
 
 
-def find_topics(bag: Path, information: BagInformation, needs_infos: bool = True) -> BagTopics:
+def find_topics(
+    bag: Path, information: BagInformation, needs_infos: bool = True, needs_joints: bool = True
+) -> BagTopics:
     """Return where images, calibration and joints are in a bag.
 
     Raises:
@@ -56,9 +58,10 @@ def find_topics(bag: Path, information: BagInformation, needs_infos: bool = True
     images = {eye: f"{cell}/stereo/{eye}/{kind}" for eye in EYES}
     infos = {eye: f"{cell}/stereo/{eye}/camera_info" for eye in EYES} if needs_infos else {}
     joints = f"{cell}/joint_states"
-    missing = sorted({*images.values(), *infos.values(), joints} - names)
+    needed = {*images.values(), *infos.values(), *((joints,) if needs_joints else ())}
+    missing = sorted(needed - names)
     if missing:
-        raise BagError(bag, f"holds no messages on {', '.join(missing)}, which tracking needs")
+        raise BagError(bag, f"holds no messages on {', '.join(missing)}, which are needed")
     balls = f"{cell}/balls"
     return BagTopics(images, infos, joints, balls, f"{cell}/episode_status")
 

@@ -212,6 +212,11 @@ def load_camera(path: str | Path) -> CameraModel:
 
 def save_camera(path: str | Path, camera: CameraModel) -> None:
     """Write a calibration file, in the form that ROS's camera drivers read."""
+    Path(path).write_text(to_yaml(camera), encoding="utf-8")
+
+
+def to_yaml(camera: CameraModel) -> str:
+    """Return the text of a calibration file."""
     width, height = camera.size
     content = {
         "image_width": width,
@@ -223,7 +228,7 @@ def save_camera(path: str | Path, camera: CameraModel) -> None:
         "rectification_matrix": _matrix(camera.r),
         "projection_matrix": _matrix(camera.p),
     }
-    Path(path).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return str(yaml.safe_dump(content, sort_keys=False))
 
 
 def _array(matrix: _Matrix, field: str) -> Array:

@@ -55,7 +55,7 @@ def as_grey(image: NDArray[Any]) -> Image:
         )
     if image.ndim == 2:
         return np.ascontiguousarray(image, np.uint8)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def detect(board: Board, image: NDArray[Any]) -> Detection | None:
