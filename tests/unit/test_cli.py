@@ -93,6 +93,8 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "baoding", "--model", "/nowhere"], "/nowhere holds no model"),
         (["eval", "baoding", "--twin", "isaac"], "'isaac' is not one of"),
         (["train", "juggling"], "no task 'juggling'"),
+        (["eval", "baoding", "--look", "test"], "changes nothing without --eyes cameras"),
+        (["eval", "valve", "--eyes", "cameras"], "follows the balls of baoding"),
         (["eval", "baoding", "--planner", "spam"], "no planner 'spam'; there are icem"),
         (["train", "baoding", "--resume"], "--resume carries on with the run in --out"),
         (["launch", "nonsense"], "there is no launch file 'nonsense'"),

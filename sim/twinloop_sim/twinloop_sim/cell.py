@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,6 +44,12 @@ from twinloop_sim.tracker_standin import Sample, TrackerStandin, TrackerState, i
 from twinloop_sim.twin import JOINTS, Array, State, make_batch
 from twinloop_sim.variation import MAX_DELAY_TICKS, Spread, Variation, delayed
 from twinloop_sim.variation import spread as read_spread
+
+if TYPE_CHECKING:
+    from twinloop_sim.camera_tracker import CameraTracker
+
+EYES = ("standin", "cameras")
+_LONG_AGO_TICKS = 10**6
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,15 @@ class Cell:
         variations: how each hand differs from the nominal one; default: not at all.
         spread: name of a spread under config/twin from which each reset draws its variation, by
             its seed; every third is nominal. "" for none.
+        eyes: what tells where the balls are: the `standin` for a tracker, or `cameras`: a tracker
+            on drawn images, which takes about 25 ms an exposure and hand.
+        cameras: fields of `CameraSettings`, where cameras see.
 
     Raises:
-        ValueError: an unknown engine, fewer than one hand, a joint speed that is not positive,
-            variations of another number of hands or on an engine that knows none.
+        ValueError: an unknown engine or eyes, fewer than one hand, a joint speed that is not
+            positive, variations of another number of hands or on an engine that knows none,
+            settings of cameras that are out of range.
+        RuntimeError: MuJoCo shall draw what cameras see, and there is no OpenGL.
     """
 
     def __init__(
@@ -112,7 +123,11 @@ class Cell:
         scene: SceneSettings | None = None,
         variations: Sequence[Variation] | None = None,
         spread: str = "",
+        eyes: str = "standin",
+        cameras: dict[str, Any] | None = None,
     ) -> None:
+        if eyes not in EYES:
+            raise ValueError(f"eyes is {eyes!r}, expected one of {', '.join(EYES)}")
         self.contract: Contract = load("baoding")
         self.hands = hands
         self.twin = make_batch(engine, hands, threads, scene)
@@ -125,7 +140,7 @@ class Cell:
         self.delay_ticks = round(self.contract.action.delay_s / self.tick_s)
         self._max_change = self.joint_speed * self.contract.period_s
         self.ramp = self.make_ramp(hands)
-        self._tracker = TrackerStandin(hands, self.scene)
+        self._tracker = self._make_tracker(eyes, cameras or {})
         self.command = np.zeros((hands, JOINTS))
         self._held = np.zeros((hands, 2, 2, 3))
         self._held_at = np.zeros(hands, dtype=np.int64)
@@ -136,6 +151,15 @@ class Cell:
         self.tick_count = 0
         self.state = self.twin.state()
         self.reset(np.zeros(hands, dtype=int))
+
+    def _make_tracker(self, eyes: str, cameras: dict[str, Any]) -> TrackerStandin | CameraTracker:
+        if eyes == "standin":
+            return TrackerStandin(self.hands, self.scene)
+        from twinloop_sim.camera_tracker import CameraSettings, CameraTracker
+
+        settings = CameraSettings.model_validate(cameras)
+        offset = self.twin.differences.joint_offset
+        return CameraTracker(self.hands, self.scene, offset, settings)
 
     def vary(self, hands: ArrayLike | None, variations: Sequence[Variation]) -> None:
         """Let hands [K], or all, differ from the nominal one; they have to be reset next.
@@ -185,6 +209,9 @@ class Cell:
             raise ValueError(f"start is {start!r}, expected 'cup' or a CellState")
         sample = self._tracker.reset(seeds, self.state, self.tick_count, chosen)
         self._hold(sample, chosen)
+        # A tracker that did not find the balls knows nothing, not even something old.
+        blind = [hand for hand in chosen if sample.stale[hand].any()]
+        self._held_at[blind] = self.tick_count - _LONG_AGO_TICKS
         return self.observe()
 
     def step(self, action: ArrayLike) -> NDArray[np.float32]:
@@ -310,7 +337,8 @@ class Cell:
         return self.observe()
 
     def close(self) -> None:
-        """Free what the engine holds."""
+        """Free what the engine and the eyes hold."""
+        self._tracker.close()
         self.twin.close()
 
     def _follow(self, before: State) -> Sample | None:

@@ -153,6 +153,9 @@ class TrackerStandin:
             return self._pending.pop(0)
         return None
 
+    def close(self) -> None:
+        """There is nothing to free."""
+
     def _sample(self, state: State, tick: int, fraction: Array) -> Sample:
         # Balls fly straight in the world, not in the moving palm: that is where they are filtered.
         balls = self._filter

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from twinloop.cli.errors import CommandError
 from twinloop.cli.options import (
     SHIPPED,
     AsJson,
     Engine,
+    Eyes,
     Goal,
     Hands,
     Task,
@@ -25,6 +28,19 @@ from twinloop.cli.options import (
     require_task,
     run_folder,
 )
+
+
+class Look(enum.StrEnum):
+    """Families of light, colours and errors of the cameras' place."""
+
+    nominal = "nominal"
+    train = "train"
+    tune = "tune"
+    test = "test"
+
+
+# How far off its calibration the rig is where the look is not nominal.
+_RIG_ERROR = {"rig_error_m": 0.002, "rig_error_deg": 0.3}
 
 
 def evaluate(
@@ -44,6 +60,12 @@ def evaluate(
         str | None,
         typer.Option(help="One of twinloop.planners; the default one.", show_default=False),
     ] = None,
+    eyes: Annotated[
+        Eyes, typer.Option(help="Track the balls in images, or let the twin make up what is told.")
+    ] = Eyes.standin,
+    look: Annotated[
+        Look, typer.Option(help="What the cameras see: nominal, or drawn anew for each episode.")
+    ] = Look.nominal,
     hands: Hands = 1,
     workers: Workers = None,
     out: Annotated[
@@ -58,6 +80,7 @@ def evaluate(
     the cell's sensors give, and no more.
     """
     require_task(task)
+    cell = _cell(task, eyes, look)
     chosen = model_folder(model, task)
     console = Console(stderr=as_json)
     # Late, because these imports take seconds.
@@ -84,6 +107,19 @@ def evaluate(
         workers=workers,
         bags=folder / "bags",
         console=console,
+        cell=cell,
     )
     run = Run(command_line(), seed, folder, time.monotonic() - began_s)
     finish(run, figures, of_model(chosen, figures, contract), contract, console, as_json)
+
+
+def _cell(task: str, eyes: Eyes, look: Look) -> dict[str, Any]:
+    """Return the options of the task's cell; raises CommandError where they do not fit."""
+    if eyes is not Eyes.cameras:
+        if look is not Look.nominal:
+            raise CommandError(f"--look {look.value} changes nothing without --eyes cameras")
+        return {}
+    if task != "baoding":
+        raise CommandError(f"--eyes cameras follows the balls of baoding, not the task {task!r}")
+    changes = {} if look is Look.nominal else _RIG_ERROR
+    return {"eyes": eyes.value, "cameras": {"appearance": look.value, **changes}}

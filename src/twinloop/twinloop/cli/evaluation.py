@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -43,6 +44,7 @@ def run_episodes(
     workers: int | None,
     bags: Path,
     console: Console,
+    cell: dict[str, Any] | None = None,
 ) -> list[EpisodeFigures]:
     """Run one episode a seed with a model, write a bag of each, and return what the bags tell.
 
@@ -58,6 +60,7 @@ def run_episodes(
         workers: processes; None for one a core, but no more than there is work for.
         bags: folder for the bags.
         console: where progress is shown.
+        cell: further options of the task's cell.
     """
     job = Job(
         contract.name,
@@ -69,6 +72,7 @@ def run_episodes(
         engine=engine,
         model=packed(model.model),
         planner_name=planner or planners.DEFAULT,
+        cell=cell or {},
     )
     jobs = deal(job)
     workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
