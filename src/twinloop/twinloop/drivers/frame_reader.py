@@ -124,14 +124,14 @@ class FrameReader:
         self._end, self._problem, self._good_s = None, "", time.monotonic()
         self._begin()
 
-    def stop(self) -> None:
-        """Cease to read; a device that hangs is not waited for long."""
+    def stop(self, patience_s: float = 0.3) -> None:
+        """Cease to read; no frame comes after. A device that hangs is not waited for longer."""
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop.set()
             if worker.thread is not None:
-                worker.thread.join(1.0)
+                worker.thread.join(patience_s)
 
     def status(self) -> ReaderStatus:
         """Say how the camera is, and replace a thread that hangs; ask several times a second."""

@@ -71,7 +71,9 @@ class CameraNode(Node):
         self._reader = None
 
     def close(self) -> None:
-        self.deactivate()
+        if self._reader is not None:
+            # A device that is still being read when the process ends may not be found again.
+            self._reader.stop(patience_s=2.0)
 
     def health(self) -> Health:
         if self._reader is None:
