@@ -38,7 +38,7 @@ class Mesh:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def capsule(radius: float, half: float = 0.0, columns: int = 12, rows: int = 6) -> Mesh:
+def capsule(radius: float, half: float, columns: int, rows: int) -> Mesh:
     """Return a capsule along z around the origin, or a ball, painted by directions.
 
     Corners stand as far outside of the true shape as the middles of edges are inside of it, so
@@ -76,6 +76,6 @@ def capsule(radius: float, half: float = 0.0, columns: int = 12, rows: int = 6) 
     return Mesh(points.reshape(-1, 3), normals.reshape(-1, 3), texels, faces)
 
 
-def ball(radius: float) -> Mesh:
-    """Return a ball that is fine enough to be looked at."""
-    return capsule(radius, columns=24, rows=12)
+def ball(radius: float, fineness: int = 1) -> Mesh:
+    """Return a ball that is fine enough to be measured in small images, or finer."""
+    return capsule(radius, 0.0, 24 * fineness, 12 * fineness)

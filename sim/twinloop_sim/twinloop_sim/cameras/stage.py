@@ -39,12 +39,12 @@ class Piece:
     offset: Array
     material: str
 
-    def mesh(self) -> Mesh | None:
+    def mesh(self, fineness: int = 1) -> Mesh | None:
         """Return the triangles of a round shape, None for a box."""
         if self.kind == "box":
             return None
         radius, half = (*self.size, 0.0)[:2]
-        return capsule(radius, half)
+        return capsule(radius, half, 12 * fineness, 6 * fineness)
 
 
 class Hand:
