@@ -76,9 +76,10 @@ class BulletEyes(Eyes):
 
     def _draw(self, camera: str) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
         """Return colours [H, W, 3], the depth buffer [H, W] and bodies [H, W], -1 for the floor."""
-        model, looks = self.cameras[camera], self.appearance
+        pose, looks = self.camera_pose(camera), self.appearance
+        model = self.cameras[camera]
         image, near, bodies = self._stage.shoot(
-            self.camera_pose(camera),
+            pose,
             projection(model.size, (model.k[0, 0], model.k[1, 1]), NEAR_M, FAR_M),
             model.size,
             looks.light,
