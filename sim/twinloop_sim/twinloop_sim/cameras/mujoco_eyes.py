@@ -31,12 +31,18 @@ class MujocoEyes(Eyes):
         platform: how OpenGL draws here.
         shadows: False takes a third of the time.
         samples: of a pixel, for smooth edges; 0 or 4, which takes twice the time.
+
+    Raises:
+        ValueError: eyes of different sizes.
     """
 
     def __init__(
         self, scene: SceneSettings, platform: Platform, shadows: bool = True, samples: int = 0
     ) -> None:
         super().__init__(scene)
+        left, right = (self.cameras[name].size for name in STEREO)
+        if left != right:
+            raise ValueError(f"the eyes are of {left} and {right} pixels, expected equal ones")
         self.backend = f"mujoco ({platform.label})"
         self._hand = Hand(scene.side)
         self._places = {name: patterns.sphere_directions() for name in (*_BALLS, _SKIN)}
@@ -161,11 +167,11 @@ class MujocoEyes(Eyes):
 
     def image(self, camera: str) -> Image:
         width, height = self._draw(camera)
-        return self._colors_of(width, height)[::-1]
+        return self._colors_of(width, height)
 
     def pair(self) -> tuple[Image, Image]:
         width, height = self._draw(*STEREO)
-        both = self._colors_of(width, height)[::-1]
+        both = self._colors_of(width, height)
         middle = self.cameras[STEREO[0]].size[0]
         return both[:, :middle], both[:, middle:]
 
@@ -179,7 +185,7 @@ class MujocoEyes(Eyes):
 
     def labels(self, camera: str) -> Image:
         width, height = self._draw(camera, by_label=True)
-        codes = self._colors_of(width, height)[::-1].astype(np.int64) @ (1, 1 << 8, 1 << 16)
+        codes = self._colors_of(width, height).astype(np.int64) @ (1, 1 << 8, 1 << 16)
         meaning = np.zeros(self._scene.ngeom + 1, dtype=np.uint8)
         count = len(self._hand.pieces)
         for geom in self._scene.geoms[: self._scene.ngeom]:
@@ -239,7 +245,7 @@ class MujocoEyes(Eyes):
     def _colors_of(self, width: int, height: int) -> Image:
         pixels = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, mujoco.MjrRect(0, 0, width, height), self._canvas)
-        return pixels
+        return np.ascontiguousarray(pixels[::-1])  # rows come from below
 
 
 def _add_mesh(spec: mujoco.MjSpec, name: str, mesh: meshes.Mesh, material: str) -> None:
