@@ -14,6 +14,7 @@ from twinloop.robots.hand24 import HAND24
 from twinloop.robots.panda import FINGER_JOINTS, PANDA
 
 CLEARANCE_M = 0.001
+SEEN_M = 0.010  # distances are measured from this on
 STEP_M = 0.001
 _GRIPPER = ("panda_hand", "panda_leftfinger", "panda_rightfinger", "panda_link7")
 _ARM, _REST = 2, 4
@@ -34,7 +35,7 @@ class CellChecker:
         )
         for geom in spec.geoms:
             # Within this distance a contact is made; its own distance tells how near it is.
-            geom.margin = CLEARANCE_M
+            geom.margin = SEEN_M
             is_arm = geom.parent.name.startswith("panda")
             geom.contype, geom.conaffinity = (_ARM, _ARM | _REST) if is_arm else (_REST, 0)
         bodies = {body.name for body in spec.bodies}
@@ -76,12 +77,12 @@ class CellChecker:
         }
 
     def _distance(self, q: np.ndarray) -> float:
-        """Least distance of all contacts; the checked clearance where there are none."""
+        """Least distance of all contacts; `SEEN_M` where there are none."""
         self.data.qpos[self._arm] = q
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_collision(self.model, self.data)
-        return min([CLEARANCE_M, *self.data.contact.dist])
+        return min([SEEN_M, *self.data.contact.dist])
 
     def _every_millimetre(self, trajectory: Trajectory) -> np.ndarray:
         """Times between which no origin of a link, nor the fingertips, move by more than 1 mm."""

@@ -210,12 +210,14 @@ def test_goals_that_cannot_be_reached_have_named_errors(planner) -> None:
 
 
 def test_a_goal_behind_a_wall_has_no_path(planner) -> None:
-    # Columns of balls before and behind the base, so near that not even the upright arm turns past.
+    # Columns of balls before and behind the base; above the shoulder so near that not even the
+    # upright arm turns past.
     base = planner.world.pose(PANDA.poses["ready"], "panda_link0")
     columns = [
-        Ball(base.position + side * 0.45 * base.rotation[:, 0] + np.array([0.0, 0.0, z]), 0.30)
+        Ball(base.position + side * away * base.rotation[:, 0] + np.array([0.0, 0.0, z]), 0.26)
         for side in (1, -1)
         for z in np.arange(0.0, 1.5, 0.15)
+        for away in (0.43 if z < 0.5 else 0.38,)
     ]
     planner.set_scene(Scene(balls=tuple(columns)))
     aside = PANDA.poses["ready"] + np.array([-1.6, 0, 0, 0, 0, 0, 0])
