@@ -209,11 +209,13 @@ class BallTrackerNode(Node):
         took_ms = 1e3 * (time.perf_counter() - began_s)
         self._pair_ms = _KEEP * self._pair_ms + (1 - _KEEP) * took_ms if self._pair_ms else took_ms
         self._blind += bool(tracks.stale.any())
+        # Nothing is known of a ball that was never seen; bags and viewers want numbers even so,
+        # and it is stale.
         message = tracked_balls(
             PALM_FRAME,
-            tracks.position,
-            tracks.velocity,
-            tracks.covariance,
+            np.nan_to_num(tracks.position),
+            np.nan_to_num(tracks.velocity),
+            np.nan_to_num(tracks.covariance),
             tracks.visible_fraction,
             tracks.stale,
         )
