@@ -153,6 +153,23 @@ def test_what_is_hidden_is_not_labelled(eyes: Eyes) -> None:
     assert (eyes.labels("left") == BALL1).sum() > 500
 
 
+@pytest.mark.parametrize("backend", ["mujoco", "pybullet"])
+def test_eyes_that_are_dropped_leave_others_as_they_are(backend: str) -> None:
+    kept = opened(backend)
+    kept.pose(CUP, FREE, UPRIGHT)
+    before = kept.image("left")
+    opened(backend).image("left")
+    np.testing.assert_array_equal(kept.image("left"), before)
+    dropped = opened(backend)
+    newest = opened(backend)
+    del dropped
+    newest.pose(CUP, FREE, UPRIGHT)
+    np.testing.assert_array_equal(newest.image("left"), before)
+    for eyes in (kept, newest):
+        eyes.close()
+        eyes.close()
+
+
 def test_what_cannot_be_posed_or_shifted_is_refused(eyes: Eyes) -> None:
     with pytest.raises(ValueError, match="ball_position"):
         eyes.pose(CUP, np.full((2, 3), np.nan), UPRIGHT)

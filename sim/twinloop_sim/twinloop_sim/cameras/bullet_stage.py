@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -129,8 +130,9 @@ class BulletStage:
         return image, np.reshape(near, (height, width)), np.reshape(bodies, (height, width))
 
     def close(self) -> None:
-        """End the server."""
-        self._client.disconnect()
+        """End the server, if that was not done."""
+        with contextlib.suppress(bullet.error):
+            self._client.disconnect()
         self._files.cleanup()
 
     def _solid(self, shape: _Shape, color: Color) -> int:

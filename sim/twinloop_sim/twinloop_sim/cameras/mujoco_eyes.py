@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from weakref import finalize
+
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +23,6 @@ _LAMP_M, _SHADOW_RADIUS_M = 1.5, 0.45
 _HAND_M = np.array([0.0, -0.03, 0.19])  # about the middle of the palm
 _SHADOW_TEXELS = 512
 _BALLS, _SKIN, _FLOOR = ("ball0", "ball1"), "skin", "floor"
-_drawing: MujocoEyes | None = None  # whose OpenGL context is current
 
 
 class MujocoEyes(Eyes):
@@ -53,11 +55,14 @@ class MujocoEyes(Eyes):
         mujoco.mj_forward(self._model, self._data)
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
         self._gl = open_context(platform.name, 16, 16)
-        self._make_current()
+        self._gl.make_current()
         self._scene = mujoco.MjvScene(self._model, self._model.ngeom)
         self._canvas = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
         self._canvas.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR.value
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._canvas)
+        # Eyes that are dropped must not leave their objects to be freed in another one's context.
+        self._free = finalize(self, _freed, self._gl, self._canvas)
+        self._free.atexit = False
         self._scene.flags[:] = 0
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_CULL_FACE] = 1
@@ -121,7 +126,7 @@ class MujocoEyes(Eyes):
         self._refresh()
 
     def dress(self, appearance: Appearance) -> None:
-        self._make_current()
+        self._gl.make_current()
         self.appearance = appearance
         model, count = self._model, len(self._hand.pieces)
         for name, surface in zip(_BALLS, appearance.balls, strict=True):
@@ -196,17 +201,7 @@ class MujocoEyes(Eyes):
         return np.asarray(meaning[codes])
 
     def close(self) -> None:
-        global _drawing
-        self._make_current()
-        self._canvas.free()
-        self._gl.free()
-        _drawing = None
-
-    def _make_current(self) -> None:
-        global _drawing
-        if _drawing is not self:
-            self._gl.make_current()
-            _drawing = self
+        self._free()
 
     def _refresh(self) -> None:
         mujoco.mjv_updateScene(
@@ -221,7 +216,7 @@ class MujocoEyes(Eyes):
 
     def _draw(self, *cameras: str, by_label: bool = False) -> tuple[int, int]:
         """Draw what one camera or two of one size see, side by side; returns width and height."""
-        self._make_current()
+        self._gl.make_current()
         scene = self._scene
         scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = by_label
         scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = by_label
@@ -246,6 +241,12 @@ class MujocoEyes(Eyes):
         pixels = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, mujoco.MjrRect(0, 0, width, height), self._canvas)
         return np.ascontiguousarray(pixels[::-1])  # rows come from below
+
+
+def _freed(context: Any, canvas: mujoco.MjrContext) -> None:
+    context.make_current()
+    canvas.free()
+    context.free()
 
 
 def _add_mesh(spec: mujoco.MjSpec, name: str, mesh: meshes.Mesh, material: str) -> None:
