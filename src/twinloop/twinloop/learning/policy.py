@@ -56,9 +56,13 @@ class PolicyConfig:
 
 
 def new_proposal(
-    task: Task, max_change: float, hidden: tuple[int, ...] = (256, 256), squashed: bool = True
+    task: Task,
+    max_change: float,
+    hidden: tuple[int, ...] = (256, 256),
+    squashed: bool = True,
+    rest: tuple[float, float] | None = None,
 ) -> Proposal:
-    """Return an untrained proposal for a task's observations and targets."""
+    """Return an untrained proposal for a task's observations and targets; see ProposalConfig."""
     return Proposal(
         ProposalConfig(
             observation_size=task.observation_size,
@@ -71,6 +75,7 @@ def new_proposal(
             max_change=max_change,
             layer_norm=squashed,
             squash=squashed,
+            rest=rest,
         )
     )
 

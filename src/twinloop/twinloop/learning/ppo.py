@@ -27,6 +27,7 @@ class PPOConfig:
     trace: float = 0.92  # lambda of the generalised advantage estimate
     clip: float = 0.2
     deviation: tuple[float, float, float] = (0.1, 0.37, 1.0)  # least, first, largest
+    last_deviation: float = 0.15  # the largest at the end: fine motions want little noise
     entropy: float = 5e-4
     critic_only: int = 8  # updates in which only the critic learns
     critic_hidden: tuple[int, ...] = (256, 256)
@@ -66,8 +67,15 @@ class ActorCritic(nn.Module):
         error = (action - self.proposal.change(features)) / self.log_deviation.exp()
         return (-0.5 * error.square() - self.log_deviation).sum(-1)
 
-    def limit_deviation(self) -> None:
+    def limit_deviation(self, progress: float) -> None:
+        """Keep the noise within its range, whose upper end falls from the first value to the last
+        one in the second half of training (progress 0.5 to 1)."""
         low, high = torch.tensor(self._range).log()
+        _, first, _ = self.config.deviation
+        if progress > 0.5:
+            left = 2.0 * (1.0 - progress)
+            last = self.config.last_deviation
+            high = torch.tensor(last * (first / last) ** left).log()
         with torch.no_grad():
             self.log_deviation.clamp_(low, high)
 
@@ -136,4 +144,3 @@ def update(
             loss.backward()
             nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
             optimizer.step()
-    policy.limit_deviation()

@@ -28,6 +28,9 @@ class ProposalConfig(BaseModel):
         max_change: largest change of a target in a step, rad.
         layer_norm: whether hidden layers are normalised.
         squash: whether changes are limited by a tanh, as a policy is that was trained so.
+        rest: with every element of the target nearer than the first number to what it is about,
+            nothing is to move, and beyond the second all of the change is made. Measured positions
+            are never quite in place, and a policy that answers each error moves what should rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,7 @@ class ProposalConfig(BaseModel):
     max_change: float = Field(gt=0)
     layer_norm: bool = False
     squash: bool = False
+    rest: tuple[float, float] | None = None
 
     @model_validator(mode="after")
     def _layout_fits(self) -> ProposalConfig:
@@ -57,6 +61,8 @@ class ProposalConfig(BaseModel):
             )
         if self.symmetry and sorted(self.symmetry) != list(range(self.input_size)):
             raise ValueError(f"symmetry is not a permutation of 0..{self.input_size - 1}")
+        if self.rest is not None and not 0 <= self.rest[0] < self.rest[1]:
+            raise ValueError(f"rest is {self.rest}, expected two distances, the first smaller")
         if any(not 0 < width <= 8192 for width in self.hidden):
             raise ValueError(f"hidden is {self.hidden}, expected widths in 1..8192")
         return self
@@ -126,8 +132,18 @@ class Proposal(nn.Module):
             ValueError: no target, where the policy sees one.
         """
         change = self.change(self.features(observation, target)).clamp(-1.0, 1.0)
+        if self.config.rest is not None and target is not None:
+            change = change * self.urgency(observation, target)
         command = observation[..., slice(*self.config.command)]
         return command + self.config.max_change * change
+
+    def urgency(self, observation: Tensor, target: Tensor) -> Tensor:
+        """Return the share of a change that is made, see `rest`: [..., O], [..., T] -> [..., 1]."""
+        if self.config.rest is None:
+            return torch.ones_like(observation[..., :1])
+        near, far = self.config.rest
+        away = (target - observation[..., self._target_of]).abs().amax(-1, keepdim=True)
+        return ((away - near) / (far - near)).clamp(0.0, 1.0)
 
     def normalise(self, observations: Tensor, targets: Tensor | None = None) -> None:
         """Set the scales from observations [M, O] and targets [M, T]; symmetric elements share
