@@ -102,6 +102,19 @@ def test_the_tool_is_where_mujoco_puts_it(planner) -> None:
     np.testing.assert_allclose(pose.rotation, rotation, atol=1e-9)
 
 
+def test_checks_with_a_margin_agree_with_distances(planner) -> None:
+    rng = np.random.default_rng(1)
+    planner.set_scene(Scene(finger_m=0.028, held_radius_m=0.028))
+    near = 0
+    for q in rng.uniform(PANDA.lower, PANDA.upper, (300, 7)):
+        distance = planner.world.clearance(q)
+        near += 0.0 < distance < 0.03
+        for margin in (0.0, 0.01, 0.03):
+            if abs(distance - margin) > 1e-5:
+                assert planner.world.is_free(q, margin) == (distance > margin)
+    assert near > 3
+
+
 def test_plans_are_free_and_within_limits_by_another_engine(planner) -> None:
     checker = CellChecker(planner.semantics.allowed)
     scene = Scene(finger_m=0.028, held_radius_m=0.028)
@@ -176,6 +189,8 @@ def test_lines_are_straight_and_reach_the_ball_in_the_tray(planner) -> None:
     planner.set_start_state(line.position[-1])
     back = planner.plan_line(over_tray(planner, 0.12))
     assert limit_share(line.then(back)) <= 1.0
+    touching = planner.plan_line(over_tray(planner, 0.12), margin_m=0.0)
+    assert touching.duration == back.duration
     planner.set_goal_state("rest")
     assert planner.plan().duration > 0.0
 

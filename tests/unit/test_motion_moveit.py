@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from twinloop.motion import make_planner
-from twinloop.motion.errors import GoalInCollision, NoPath
+from twinloop.motion.errors import ExecutionFailed, GoalInCollision, NoPath
 from twinloop.motion.moveit_planner import MoveItPlanner, moveit_config
 from twinloop.motion.planner import Ball, Pose, Scene
 from twinloop.robots.panda import PANDA
@@ -84,6 +84,7 @@ class MoveItPy:
         self.config = config_dict
         self.component = Component()
         self.executed: list[object] = []
+        self.finishes = True
         self.objects: list[object] = []
         self.attached: list[object] = []
 
@@ -94,8 +95,9 @@ class MoveItPy:
     def get_robot_model(self) -> str:
         return "model"
 
-    def execute(self, trajectory, controllers) -> None:
+    def execute(self, trajectory, controllers) -> bool:
         self.executed.append(trajectory)
+        return self.finishes
 
     def get_planning_scene_monitor(self):
         @contextmanager
@@ -215,6 +217,9 @@ def test_moveit_carries_out_what_it_planned(planner) -> None:
     planner.set_goal_state("ready")
     planner.execute(planner.plan())
     assert len(planner._moveit.executed) == 1
+    planner._moveit.finishes = False
+    with pytest.raises(ExecutionFailed, match="MoveIt"):
+        planner.execute(planner.plan())
 
 
 def test_lines_come_from_the_default_planner(planner) -> None:

@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import ArrayLike
 
 from twinloop.motion.errors import (
+    ExecutionFailed,
     GoalInCollision,
     MotionError,
     NoPath,
@@ -170,7 +171,9 @@ class MoveItPlanner(ArmPlanner):
 
     def execute(self, trajectory: Trajectory) -> None:
         if self._execute is None and self._planned and self._planned[0] is trajectory:
-            self._moveit.execute(self._planned[1], controllers=[])
+            status = self._moveit.execute(self._planned[1], controllers=[])
+            if status is not None and not status:
+                raise ExecutionFailed(f"MoveIt did not finish the motion: {status}")
             return
         super().execute(trajectory)
 

@@ -24,6 +24,7 @@ from twinloop.robots.panda import PANDA
 Array = NDArray[np.float64]
 
 MARGIN_M = 0.010  # kept from everything on the way
+FINEST_M = 0.001
 LEAST_MARGIN_M = 0.002  # where start or goal is nearer to something than that
 _IK_STARTS = 40
 _IK_WANTED = 4
@@ -178,12 +179,12 @@ class OmplPlanner(ArmPlanner):
         """Whether nothing comes into contact, checked so finely that the margin covers the gaps.
 
         Between two samples no point of the arm moves further than the margin, so at any time one of
-        them is within half of it.
+        them is within half of it. Margins below `FINEST_M` are checked every `FINEST_M`.
         """
         q = trajectory.position
         moved = np.abs(np.diff(q, axis=0)) @ REACH
         travelled = np.concatenate([[0.0], np.cumsum(moved)])
-        count = 1 + int(np.ceil(travelled[-1] / margin_m))
+        count = 1 + int(np.ceil(travelled[-1] / max(margin_m, FINEST_M)))
         at = np.interp(np.linspace(0.0, travelled[-1], count), travelled, trajectory.time)
         return all(self.world.is_free(one, margin_m) for one in trajectory.at(at))
 

@@ -20,6 +20,8 @@ SEARCH_STEP_M = 0.02  # between checks along an edge, to begin with
 _SHORTCUTS = 40
 
 util.setLogLevel(util.LogLevel.LOG_ERROR)
+# One seed for the process: equal runs of it search alike.
+util.RNG.setSeed(1)
 
 
 def find_path(
