@@ -25,6 +25,7 @@ COMMANDS = (
     ("train", "train", "train", "Train a task's model in twins on this machine."),
     ("eval", "eval", "evaluate", "Measure a model in a twin, as fast as the machine allows."),
     ("bag", "bag", "app", "Look at recorded episodes, check them, mend them, play them again."),
+    ("calibrate", "calibrate", "app", "Calibrate cameras from pictures of a printed board."),
     ("track", "track", "track", "Track the balls in a bag's images again."),
     ("tracker", "tracker", "app", "Draw the ball tracker's training data, train its network."),
     ("models", "models", "app", "List model versions, look at them, promote one by hand."),

@@ -66,10 +66,11 @@ def find_topics(
     return BagTopics(images, infos, joints, balls, f"{cell}/episode_status")
 
 
-def count_images(bag: Path) -> int:
+def count_images(bag: Path, needs_joints: bool = True) -> int:
     """Return how many images of both eyes a bag holds; raises BagError as `find_topics` does."""
     information = metadata(bag)
-    wanted = set(find_topics(bag, information, needs_infos=False).images.values())
+    topics = find_topics(bag, information, needs_infos=False, needs_joints=needs_joints)
+    wanted = set(topics.images.values())
     return sum(topic.message_count for topic in information.topics if topic.name in wanted)
 
 

@@ -12,11 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
+from twinloop.reporting.drawing import ACCENT, DROPPED, FAINT, INK, KEPT, save
 from twinloop.reporting.episodes import ENDED_WELL, EpisodeFigures
 from twinloop.reporting.report import PLAN_BOUND_MS, Report, joined, unit_of
 
-KEPT, DROPPED, INK, FAINT, ACCENT = "#1f6f8b", "#c8553d", "#2b2d33", "#c9ced6", "#e3a94f"
-_DPI = 120
 _LABELLED = 12  # more episodes than these are not told apart
 
 
@@ -34,12 +33,6 @@ def draw(report: Report) -> list[Path]:
         if figure is not None:
             written.append(save(figure, report.run.folder / f"{name}.png"))
     return written
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and return its path."""
-    figure.savefig(path, dpi=_DPI, facecolor="white")
-    return path
 
 
 def rotation(report: Report) -> Figure | None:

@@ -106,7 +106,7 @@ def calibrate_mount(
     _check_joints(used, link)
     reasons = [] if known is not None else missing_motion(used, link)
     if reasons:
-        raise CalibrationRefused("; ".join(reasons))
+        raise CalibrationRefused(*reasons)
     problem = Problem(board, rig, link, used, known is None)
     try:
         found = problem.solve(*begin(board, used, link, rig, known))

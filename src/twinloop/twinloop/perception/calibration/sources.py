@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +97,18 @@ def read_joints(path: Path, joints: Sequence[str]) -> dict[str, Array]:
     return result
 
 
-def bag_shots(bag: Path, joints: Sequence[str] = (), every_s: float = 0.15) -> Iterator[Shot]:
+def bag_shots(
+    bag: Path,
+    joints: Sequence[str] = (),
+    every_s: float = 0.15,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Iterator[Shot]:
     """Yield pairs of pictures of a bag, from stereo/left and stereo/right, raw or compressed.
 
     Args:
         joints: names of the joints that matter; pairs without their positions are left out.
         every_s: time between two pairs, s.
+        progress: called with the images read so far.
 
     Raises:
         BagError: the bag is damaged, or lacks images or joint states.
@@ -113,6 +119,7 @@ def bag_shots(bag: Path, joints: Sequence[str] = (), every_s: float = 0.15) -> I
     history = JointHistory()
     wanted = [*topics.images.values(), *((topics.joints,) if joints else ())]
     last_ns: int | None = None
+    images = 0
     waiting: list[Pair] = []
     for item in read_messages(bag, wanted):
         try:
@@ -120,6 +127,8 @@ def bag_shots(bag: Path, joints: Sequence[str] = (), every_s: float = 0.15) -> I
             if item.topic == topics.joints:
                 history.feed(stamp_of(message), pick_joints(message, joints))
             else:
+                images += 1
+                progress(images)
                 eye = topics.eye_of[item.topic]
                 pair = pairs.feed(eye, stamp_of(message), to_array(message, "rgb8"))
                 if pair and (last_ns is None or not 0 <= pair.stamp_ns - last_ns < every_s * 1e9):

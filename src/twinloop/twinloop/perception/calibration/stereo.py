@@ -237,4 +237,4 @@ def _fit(board: Board, views: Sequence[View], mono: Sequence[_Eye]) -> Fit:
 
 def _refuse(reasons: Sequence[str]) -> None:
     if reasons:
-        raise CalibrationRefused("; ".join(reasons))
+        raise CalibrationRefused(*reasons)

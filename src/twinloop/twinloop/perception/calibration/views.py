@@ -17,7 +17,15 @@ Array = NDArray[np.float64]
 
 
 class CalibrationRefused(ValueError):
-    """There is no calibration to be made of what was given; says what is missing."""
+    """There is no calibration to be made of what was given.
+
+    Attributes:
+        reasons: what is missing or wrong, each with what to do.
+    """
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
