@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class DriverFault(RuntimeError):
     """A device does not do what it should."""
@@ -14,6 +16,26 @@ class DeviceMissing(DriverFault):
 
 class DeviceLost(DriverFault):
     """It was there, and gives nothing any more."""
+
+
+class SettingRefused(DriverFault):
+    """It is there, and set up in another way than it must be."""
+
+
+class SampleLost(DriverFault):
+    """One answer is missing or damaged; the next may be good."""
+
+
+class JointFault(DriverFault):
+    """Joints report faults of their own.
+
+    Args:
+        joints: what each of them reports, by joint name.
+    """
+
+    def __init__(self, joints: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in joints.items()))
+        self.joints = dict(joints)
 
 
 class EndOfStream(Exception):
