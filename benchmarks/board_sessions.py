@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rendered_boards import BoardPrint, Camera, draw_optics
 from twinloop.perception.calibration.boards import Board
 from twinloop.perception.calibration.bundle import Lens
+from twinloop.perception.calibration.collecting import Shot
 from twinloop.perception.calibration.stereo import rectified
 from twinloop.perception.calibration.views import transform
 from twinloop.perception.camera_model import StereoModel
@@ -112,6 +113,26 @@ def held_boards(
         roll = np.radians(rng.uniform(-30.0, 30.0))
         pose = transform(tilt * axis, place) @ transform([0.0, 0.0, roll], np.zeros(3))
         yield eyes[eye] @ pose @ transform(np.zeros(3), -middle)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Pictures of both eyes, and the cameras that took them."""
+
+    truth: StereoModel
+    shots: list[Shot]
+
+
+def record(board: Board, form: Format = TWIN, seed: int = 2) -> Recorded:
+    """Take 28 pictures of a board that somebody holds up: some tilted, and all over the picture."""
+    rng = np.random.default_rng(seed)
+    truth = draw_pair(form, rng)
+    room = Room(truth, board, form)
+    tilted = held_boards(board, truth, rng, tilt_deg=(28.0, 40.0), reach=0.4)
+    everywhere = held_boards(board, truth, rng, (0.33, 0.55), (0.0, 25.0))
+    poses = [*itertools.islice(tilted, 10), *itertools.islice(everywhere, 18)]
+    shots = [Shot(f"{index:02d}", room.take(pose, rng)) for index, pose in enumerate(poses)]
+    return Recorded(truth, shots)
 
 
 def draw_mount(rng: np.random.Generator) -> Array:

@@ -11,18 +11,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from board_pictures import BOARD, Recorded, record, save
 from board_sessions import (
     CAMERA,
     MOUNT,
     PALM,
     TWIN,
     WRIST,
+    Recorded,
     Room,
     draw_board_on_mount,
     draw_board_on_palm,
     draw_mount,
     draw_wrist,
+    record,
 )
 from twinloop.bags.types import message_class
 from twinloop.bags.write import EpisodeWriter
@@ -36,12 +37,13 @@ from twinloop.perception.camera_model import StereoModel, load_camera, save_came
 from twinloop.perception.mount import Mount, load_mount, save_mount
 from twinloop.robots.description import hand_urdf
 
+BOARD = "charuco:8x5:34:25"
 HAND_BOARD = "charuco:6x4:30:22"
 
 
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
-    return record()
+    return record(parse_board(BOARD))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,16 @@ def pictures(recorded, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def save(shots: list[Shot], folder: Path) -> Path:
+    """Write pictures as `left/` and `right/` of a folder."""
+    for eye in ("left", "right"):
+        (folder / eye).mkdir(parents=True)
+    for shot in shots:
+        for eye, image in zip(("left", "right"), shot.images, strict=True):
+            cv2.imwrite(str(folder / eye / f"{shot.name}.png"), image)
+    return folder
 
 
 def calibrate(capsys, *words: object) -> tuple[int, str, str]:

@@ -22,6 +22,7 @@ from twinloop.contract import stamp_of
 from twinloop.nodes import qos
 from twinloop.perception.calibration.collecting import Collection, Shot
 from twinloop.perception.calibration.sources import pick_joints
+from twinloop.perception.calibration.views import CalibrationRefused
 from twinloop.perception.image_files import ImageRefused
 from twinloop.perception.images import to_array
 from twinloop.perception.joint_history import JointHistory
@@ -58,6 +59,7 @@ class LiveSession:
         self._complaint = ""
         self._verdict = "waits for pictures"
         self._images = 0
+        self._topics: dict[str, str] = {}
         self._said = ("", -1e9)
         self._stopped = False
         self._screen = LiveScreen(console=console, auto_refresh=False, transient=True)
@@ -77,7 +79,8 @@ class LiveSession:
         for eye in EYES:
             topic = f"stereo/{eye}/image_raw" + ("/compressed" if self._live.compressed else "")
             call = partial(self._on_image, eye)
-            self._node.create_subscription(kind, topic, call, qos.IMAGE)
+            subscription = self._node.create_subscription(kind, topic, call, qos.IMAGE)
+            self._topics[eye] = subscription.topic_name
         if self._joints:
             self._node.create_subscription(JointState, "joint_states", self._on_joints, qos.SENSOR)
         self._executor = EventsExecutor(context=self._context)
@@ -101,7 +104,11 @@ class LiveSession:
         return self._stopped or time.monotonic() - self._began_s > self._live.timeout_s
 
     def take(self, wanted: int) -> None:
-        """Take views until there are so many and nothing is missing, or the session is over."""
+        """Take views until there are so many and nothing is missing, or the session is over.
+
+        Raises:
+            CalibrationRefused: it is over, and there never was a pair of pictures.
+        """
         while not self.is_over:
             missing = self._collection.missing()
             if len(self._collection.views) >= wanted and not missing:
@@ -115,6 +122,9 @@ class LiveSession:
             self._verdict = refused or "taken"
             if not refused:
                 self.say(f"view {len(self._collection.views)} taken")
+
+        if self._pairs.counts.paired == 0:
+            raise CalibrationRefused(self._silence())
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -156,12 +166,9 @@ class LiveSession:
             self._complaint = str(error)
 
     def _hint(self, wanted: int, missing: list[str]) -> None:
-        counts = self._pairs.counts
         state = self._complaint or self._verdict
-        if self._images == 0:
-            state = "no pictures yet on stereo/left and stereo/right: is the camera's node running?"
-        elif counts.paired == 0:
-            state = "no pairs yet: do left and right come, with stamps of one clock?"
+        if self._pairs.counts.paired == 0:
+            state = self._complaint or self._silence()
         head = f"{len(self._collection.views)}/{wanted} views, {state}"
         if self._console.is_terminal:
             lines = [Text(head, style="bold"), *(Text(f"- {one}") for one in missing)]
@@ -172,6 +179,16 @@ class LiveSession:
         if line != before and time.monotonic() - said_s >= _LINE_EVERY_S:
             self._said = (line, time.monotonic())
             self.say(line)
+
+    def _silence(self) -> str:
+        """Say why there is no pair of pictures."""
+        if self._images:
+            return (
+                f"{self._images} pictures, but no pairs: do both eyes come, with stamps of one "
+                "clock, no more than half a period apart?"
+            )
+        topics = " and ".join(self._topics.values())
+        return f"no pictures on {topics}: is the camera's node running, in this ROS domain?"
 
     def _stop(self, *_: object) -> None:
         self._stopped = True
