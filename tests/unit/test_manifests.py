@@ -38,12 +38,16 @@ ROSDEP_KEYS = {
     "pytest_timeout": "python3-pytest-timeout",
     "rich": "python3-rich",
     "rosbags": "python3-rosbags-pip",
+    "serial": "python3-serial",
     "torch": "python3-torch",
     "typer": "python3-typer",
     "yaml": "python3-yaml",
 }
 # Modules without a rosdep key: pip installs them, on a ROS 2 installation too.
-BY_PIP = {"coal", "lz4", "mcap", "ompl", "pinocchio", "safetensors", "setuptools", "zstandard"}
+BY_PIP = {
+    *("coal", "dynamixel_sdk", "lz4", "mcap", "ompl", "pinocchio", "safetensors", "setuptools"),
+    "zstandard",
+}
 # The environment of the wheels, not part of a ROS 2 installation's manifests.
 BUILD_TOOLS = {"catkin_pkg"}
 # Looked for by twinloop only when a twin is asked for. Declared, it would be a circle: the engines
@@ -231,6 +235,7 @@ def test_lock_pins_what_is_asked_for_and_what_is_imported() -> None:
         "pinocchio": "pin",
         "pybullet_data": "pybullet",
         "pybullet_utils": "pybullet",
+        "serial": "pyserial",
         "yaml": "pyyaml",
     }
     for module in sorted(used - own - set(sys.stdlib_module_names)):
@@ -246,7 +251,7 @@ def test_container_takes_by_pip_what_rosdep_lacks_in_the_versions_of_the_lock() 
     skipped = re.search(r'--skip-keys "([^"]*)"', (ROOT / "docker" / "Dockerfile").read_text())[1]
     modules = {module for module, key in ROSDEP_KEYS.items() if key in skipped.split()}
     by_pip_key = {"mujoco", "pybullet", "rosbags"}  # rosdep alone would take the newest
-    by_pip = {"pin" if module == "pinocchio" else module for module in BY_PIP}
+    by_pip = {"pin" if m == "pinocchio" else m.replace("_", "-") for m in BY_PIP}
     assert by_pip | modules | by_pip_key <= set(pinned)
 
 
