@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL := /bin/bash
 
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
-	bench-ablation bench-training_speed bench-eyes bench-motion
+	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration
 
 .PHONY: setup demo test lint results clean $(BENCHES)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +32,24 @@ WRIST = ("rh_WRJ2", "rh_WRJ1")
 
 @dataclass(frozen=True)
 class Format:
-    """A camera's pictures: size and focal length, pixels, and rays a pixel in each direction."""
+    """A camera's pictures.
+
+    Attributes:
+        size: width and height, pixels.
+        focal: focal length, pixels.
+        samples: rays a pixel, in each direction.
+        harshness: of blur and noise, see `draw_optics`.
+    """
 
     size: tuple[int, int]
     focal: float
     samples: int
+    harshness: float = 1.0
 
 
 TWIN = Format((280, 180), 242.0, 6)
 VGA = Format((640, 480), 550.0, 4)
+HARSH = replace(TWIN, harshness=2.0)
 
 
 def draw_pair(form: Format, rng: np.random.Generator) -> StereoModel:
@@ -68,12 +77,13 @@ class Room:
         self.truth = truth
         self.board = board
         self._paper = BoardPrint(board)
+        self._harshness = form.harshness
         self._left = Camera(truth.left, form.samples)
         self._right = Camera(truth.right, form.samples)
 
     def take(self, pose: Array, rng: np.random.Generator) -> Pictures:
         """Return the pictures of both eyes; `pose` [4, 4] of the board in the left eye's frame."""
-        optics = draw_optics(rng)
+        optics = draw_optics(rng, self._harshness)
         there = self.truth.right_from_left() @ pose
         return (
             self._left.take(self._paper, pose, optics, rng),

@@ -2,8 +2,8 @@
 """Pictures of calibration boards as a small, imperfect camera takes them.
 
 Every pixel is an area: its rays, many a pixel, meet the plane of the board exactly, through the
-lens's distortion. Then come blur of lens and motion, vignetting, noise that grows with light, and
-8 bits.
+lens's distortion. Then come blur of lens and motion, vignetting, uneven light, the camera's
+response, noise that grows with light, and 8 bits.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class Optics:
         vignetting: light lost in the corners, as a share.
         exposure: grey value of white paper.
         black: grey value of black ink.
+        gamma: the camera's response is light to the power of 1 / gamma.
+        slope: light that is lost or won from the middle of the picture to its rim, as a share, to
+            the right and down.
         read_noise: standard deviation in the dark, grey values.
         shot_noise: standard deviation at full scale that light adds, grey values.
     """
@@ -43,21 +46,29 @@ class Optics:
     vignetting: float = 0.3
     exposure: float = 200.0
     black: float = 30.0
+    gamma: float = 2.2
+    slope: tuple[float, float] = (0.1, -0.1)
     read_noise: float = 1.5
     shot_noise: float = 3.0
 
 
-def draw_optics(rng: np.random.Generator) -> Optics:
-    """Return the optics of one picture."""
+def draw_optics(rng: np.random.Generator, harshness: float = 1.0) -> Optics:
+    """Return the optics of one picture.
+
+    Args:
+        harshness: of blur, motion and noise; 1 is a usual small camera in a lit room.
+    """
     return Optics(
-        blur_px=rng.uniform(0.5, 1.0),
-        motion_px=rng.uniform(0.0, 0.6),
+        blur_px=harshness * rng.uniform(0.5, 1.0),
+        motion_px=harshness * rng.uniform(0.0, 0.6),
         motion_rad=rng.uniform(0.0, np.pi),
         vignetting=rng.uniform(0.1, 0.4),
         exposure=rng.uniform(140.0, 230.0),
         black=rng.uniform(15.0, 45.0),
-        read_noise=rng.uniform(1.0, 2.5),
-        shot_noise=rng.uniform(2.0, 4.0),
+        gamma=rng.uniform(1.0, 2.2),
+        slope=(rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3)),
+        read_noise=harshness * rng.uniform(1.0, 2.5),
+        shot_noise=harshness * rng.uniform(2.0, 4.0),
     )
 
 
@@ -114,6 +125,7 @@ class Camera:
         self._rays = _interpolated(plane, coarse_x, coarse_y, x, y).astype(np.float32)
         centre = (np.array(model.size) - 1) / 2
         v, u = np.mgrid[:height, :width]
+        self._place = np.stack([u, v], axis=-1) / centre - 1.0  # -1 to 1
         self._radius2 = ((u - centre[0]) ** 2 + (v - centre[1]) ** 2) / (centre @ centre)
 
     def take(
@@ -127,7 +139,9 @@ class Camera:
         light = self._light(paper, pose, _backdrop(self.model.size, rng))
         light = _blurred(light, optics)
         light = light * (1.0 - optics.vignetting * self._radius2**2)
-        grey = optics.black + (optics.exposure - optics.black) * light
+        light = light * (1.0 + self._place @ np.array(optics.slope))
+        response = np.clip(light, 0.0, None) ** (1.0 / optics.gamma)
+        grey = optics.black + (optics.exposure - optics.black) * response
         sigma = np.hypot(
             optics.read_noise, optics.shot_noise * np.sqrt(np.clip(grey, 0, None) / 255)
         )
