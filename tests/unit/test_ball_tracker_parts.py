@@ -48,7 +48,8 @@ def votes_for(centres: np.ndarray, hidden: float = 0.0, noise: float = 0.3, seed
         pixel, r = FOCAL_PX * centre[:2] / centre[2], FOCAL_PX * RADIUS_M / centre[2]
         on = np.linalg.norm(cells - pixel, axis=-1) < r
         on &= cells[:, 0] > pixel[0] - r + 2 * r * hidden
-        place.append(pixel + rng.normal(0.0, noise, (on.sum(), 2)))
+        middle = pixel / (1.0 - (r / FOCAL_PX) ** 2)
+        place.append(middle + rng.normal(0.0, noise, (on.sum(), 2)))
         radius.append(np.full(on.sum(), r))
         color.append(np.tile([200.0 - 150.0 * ball, 30.0, 30.0], (on.sum(), 1)))
     place, radius = np.concatenate(place), np.concatenate(radius)
@@ -142,7 +143,7 @@ def test_motion_errs_as_much_as_its_covariance_says() -> None:
             kick = rng.normal(size=(3, 2)) @ shape.T
             position = position + velocity * dt + kick[:, 0]
             velocity = velocity + kick[:, 1]
-            motion.predict(dt, q)
+            motion.predict(dt, q, 1e6)
             motion.correct(rng.multivariate_normal(position, spread), spread)
         error = motion.state - np.concatenate([position, velocity])
         scores.append(error @ np.linalg.solve(motion.covariance, error))
@@ -160,9 +161,7 @@ def assigned(
     sights: list[Sight], tracks: list[BallMotion | None], looks: Appearances
 ) -> list[int | None]:
     places = [(sight.position, sight.covariance) for sight in sights]
-    unknown = np.full((2, 3), np.nan)
-    in_palm = [sight.position for sight in sights]
-    return assign(sights, places, tracks, looks, in_palm, unknown, RADIUS_M)
+    return assign(sights, places, tracks, looks, np.full((2, 3), np.nan), RADIUS_M)
 
 
 def test_at_first_the_ball_near_its_start_place_is_ball_0() -> None:

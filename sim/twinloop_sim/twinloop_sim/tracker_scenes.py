@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from twinloop.perception.ball_tracker import data
-from twinloop.perception.ball_tracker.eyes import BALLS_IN_PALM_M, FOCAL_PX, cut
-from twinloop.perception.camera_model import StereoModel
+from twinloop.perception.ball_tracker.eyes import BALLS_IN_PALM_M, cut
+from twinloop.perception.camera_model import CameraModel, StereoModel
 from twinloop.robots.hand24 import HAND24
 from twinloop.robots.kinematics import palm_chain
 
@@ -124,9 +124,21 @@ def _drawn(
         labels.append(cut(eyes.labels(name), x, y, width, height))
         pose = eyes.camera_pose(name)
         seen = (state.balls - pose[:3, 3]) @ pose[:3, :3]
-        balls[eye, :, :2] = eyes.cameras[name].project(seen) - corners[eye]
-        balls[eye, :, 2] = FOCAL_PX * eyes.scene.balls.radius_m / seen[:, 2]
+        balls[eye] = _outlines(seen, eyes.cameras[name], eyes.scene.balls.radius_m)
+        balls[eye, :, :2] -= corners[eye]
     return np.stack(images), np.stack(labels), np.nan_to_num(balls)
+
+
+def _outlines(seen: Array, camera: CameraModel, radius_m: float) -> Array:
+    """Return the middles (x, y) of the outlines of balls at `seen` [2, 3], m, and their apparent
+    radii [2, 3], pixels.
+
+    An outline is an ellipse; its middle is further off the axis than the projected centre.
+    """
+    farther = seen.copy()
+    farther[:, 2] -= radius_m**2 / seen[:, 2]
+    apparent = camera.k[0, 0] * radius_m / seen[:, 2]
+    return np.concatenate([camera.project(farther), apparent[:, None]], axis=1)
 
 
 def _corners(eyes: Eyes, stereo: StereoModel, q: Array) -> NDArray[np.int64]:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_PAINT_LEVEL, _PAINT_TINT = 0.45, 0.2
 
-def augment(windows: Tensor, rng: torch.Generator) -> Tensor:
-    """Return changed bytes of windows [2 N, 3, H, W], each pair in its own way.
+
+def augment(windows: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+    """Return changed bytes of windows [2 N, 3, H, W] with labels [2 N, H, W], each pair in its way.
 
     The eyes of a pair, which follow each other, see the same light through like lenses; their
     noise differs.
@@ -30,6 +32,7 @@ def augment(windows: Tensor, rng: torch.Generator) -> Tensor:
     kept = torch.rand(pairs, 1, generator=rng) < 0.5
     orders = torch.where(kept, torch.arange(3), orders).repeat_interleave(2, dim=0)
     x = torch.take_along_dim(x, orders[:, :, None, None], dim=1)
+    x = _repainted(x, labels, rng)
     # Towards grey, as cameras and light differ in how much colour they leave.
     x = torch.lerp(x.mean(dim=1, keepdim=True), x, uniform(0.4, 1.2, 1))
     x = x.clamp(0.0, 1.0) ** torch.exp(normal(0.25, 1))
@@ -39,6 +42,21 @@ def augment(windows: Tensor, rng: torch.Generator) -> Tensor:
     shot = uniform(0.0, 0.018, 1) * x.clamp(0.0, 1.0).sqrt()
     x = x + (level + shot) * _noise(x.shape, rng)
     return (255.0 * x).round().clamp(0.0, 255.0).byte()
+
+
+def _repainted(x: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+    """Make hand, balls and background darker, brighter or of another tint, each on its own.
+
+    What was drawn dark on bright is then as often bright on dark, or hardly to be told apart.
+    """
+    pairs = len(x) // 2
+    kinds = 4
+    level = _PAINT_LEVEL * torch.randn(pairs, kinds, 1, generator=rng)
+    tint = _PAINT_TINT * torch.randn(pairs, kinds, 3, generator=rng)
+    kept = torch.rand(pairs, 1, 1, generator=rng) < 0.3
+    gain = torch.where(kept, torch.ones(()), torch.exp(level + tint)).repeat_interleave(2, dim=0)
+    gains = torch.take_along_dim(gain.transpose(1, 2), labels.flatten(1)[:, None].long(), dim=2)
+    return x * gains.view_as(x)
 
 
 def _blurred(x: Tensor, deviation: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 """Labelled windows of both eyes on disk, as the generator writes and the training reads them.
 
 A folder holds `data.json` and, for each part, three NumPy files without pickles:
-images [N, 2, H, W, 3] and labels [N, 2, H, W] as bytes (left and right eye), and the projected
-centres and apparent radii (x, y, r) of the balls [N, 2, 2, 3] in pixels of these windows. Labels
+images [N, 2, H, W, 3] and labels [N, 2, H, W] as bytes (left and right eye), and the middles of the
+balls' outlines with their apparent radii (x, y, r) [N, 2, 2, 3] in pixels of these windows. Labels
 are 0 background, 1 hand, 2 and 3 the balls. Windows are larger than the network's, so that the
 training can shift them.
 """

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,15 @@ class Sight:
     best_fraction: float
     color: Array
     is_stereo: bool
+
+
+def calibrated(blob: Blob, scale: float, floor_px: float) -> Blob:
+    """Return a blob with `scale` times its deviations, and `floor_px` added to them in squares."""
+    return replace(
+        blob,
+        deviation=np.hypot(scale * blob.deviation, floor_px),
+        radius_deviation=float(np.hypot(scale * blob.radius_deviation, floor_px)),
+    )
 
 
 def match(

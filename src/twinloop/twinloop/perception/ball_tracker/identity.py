@@ -15,7 +15,8 @@ Array = NDArray[np.float64]
 
 # Where the balls lie in the cup at the start of an episode, palm frame.
 START_PLACES_M = np.array([[-0.031, -0.035, 0.113], [0.023, -0.033, 0.126]])
-_GATE = 25.0  # squared Mahalanobis distance of a sight that can be the ball of a track
+_GATE = 25.0  # cost of a ball that is seen nowhere, or of a sight that is very unlike its track
+_REACH_M = 0.05  # a ball is not further from where it is expected
 _APART = 0.9  # of two radii: sights that are nearer are one ball seen twice
 _LEAST_NEW = 0.2  # visible fraction at which a ball can be found again
 _COLOR_MEMORY = 0.95
@@ -51,7 +52,6 @@ def assign(
     places: list[tuple[Array, Array]],
     tracks: list[BallMotion | None],
     appearances: Appearances,
-    in_palm: list[Array],
     last: Array,
     radius_m: float,
 ) -> list[int | None]:
@@ -59,17 +59,16 @@ def assign(
 
     Args:
         sights: what the eyes see.
-        places: position [3] and covariance [3, 3] of each sight, in the frame of the tracks.
+        places: position [3] and covariance [3, 3] of each sight, palm frame, m.
         tracks: predicted to the time of the sights; None of a ball that is lost.
         appearances: of both balls.
-        in_palm: position of each sight in the palm frame [3], m.
         last: where the balls were seen last, palm frame [2, 3], m; NaN if never.
         radius_m: of the balls.
     """
     options: list[int | None] = [*range(len(sights)), None, None]
     best, best_cost = (None, None), np.inf
     for choice in set(permutations(options, 2)):
-        cost = _cost(choice, sights, places, tracks, appearances, in_palm, last, radius_m)
+        cost = _cost(choice, sights, places, tracks, appearances, last, radius_m)
         if cost < best_cost:
             best, best_cost = choice, cost  # type: ignore[assignment]
     return list(best)
@@ -81,7 +80,6 @@ def _cost(
     places: list[tuple[Array, Array]],
     tracks: list[BallMotion | None],
     appearances: Appearances,
-    in_palm: list[Array],
     last: Array,
     radius_m: float,
 ) -> float:
@@ -93,6 +91,13 @@ def _cost(
             return np.inf
     cost = 0.0
     both_lost = tracks[0] is None and tracks[1] is None
+    for ball, other in ((0, 1), (1, 0)):
+        # What is where a ball is expected that is seen nowhere else is that ball.
+        index, track = choice[other], tracks[ball]
+        if index is not None and choice[ball] is None and track is not None:
+            away = float(np.linalg.norm(places[index][0] - track.position))
+            if tracks[other] is None and away < _APART * 2.0 * radius_m:
+                return np.inf
     for ball, index in enumerate(choice):
         track = tracks[ball]
         if index is None:
@@ -100,16 +105,17 @@ def _cost(
             continue
         sight = sights[index]
         if track is not None:
+            away = float(np.linalg.norm(places[index][0] - track.position))
             distance = track.distance(*places[index])
-            if distance > _GATE:
+            if away > _REACH_M or (distance > _GATE and not sight.is_stereo):
                 return np.inf
-            cost += distance
+            cost += min(distance, _GATE)
         elif not (sight.is_stereo and sight.visible_fraction >= _LEAST_NEW):
             return np.inf
         elif both_lost:
-            # Which is which can be told by colours, else by where they lie.
+            # Which is which can be told by colours, else by where they lay, or lie at first.
             reference = START_PLACES_M[ball] if np.isnan(last[ball, 0]) else last[ball]
-            cost += 0.5 * float(np.linalg.norm(in_palm[index] - reference)) / radius_m
+            cost += 0.5 * float(np.linalg.norm(places[index][0] - reference)) / radius_m
         if appearances.tell_apart:
             cost += min(appearances.distance(ball, sight.color), _GATE)
     return cost

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network that looks at one eye's window: what pixels show, and where their ball's centre is.
+"""The network that looks at one eye's window: what pixels show, and where their ball's middle is.
 
-Each visible pixel of a ball votes for where the sphere's centre projects to, and says how sure it
-is. A vote needs no outline: fingers in front take votes away and bend none.
+Each visible pixel of a ball votes for the middle of the ball's outline, and says how sure it is.
+A vote needs to see no outline: fingers in front take votes away and bend none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Maps:
 
     Attributes:
         logits: of `CLASSES` [N, 3, H/2, W/2].
-        offset: from a cell's middle to its ball's centre [N, 2, H/4, W/4], pixels (x, y).
+        offset: from a cell's middle to that of its ball's outline [N, 2, H/4, W/4], pixels (x, y).
         radius: apparent radius, focal length times radius by depth [N, 1, H/4, W/4], pixels.
         log_scale: log of the mean absolute errors of x, y [pixels] and of the radius
             [part of it] that the network expects [N, 3, H/4, W/4].

@@ -20,7 +20,7 @@ from twinloop.perception.ball_tracker.circles import fit_circle
 from twinloop.perception.ball_tracker.detector import Detection, Detector
 from twinloop.perception.ball_tracker.eyes import FOCAL_PX
 from twinloop.perception.ball_tracker.network import MASK_STRIDE
-from twinloop.perception.ball_tracker.votes import Blob
+from twinloop.perception.ball_tracker.votes import Blob, outline_to_centre
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -112,9 +112,9 @@ def blob_of_outline(circle: Array, share: float, corner: Array, color: Array) ->
         share: part of the outline that was seen.
     """
     radius = float(circle[2]) / FOCAL_PX
-    # R / Z from s = R / sqrt(Z^2 - R^2), and the centre from m (1 - (R / Z)^2).
+    # R / Z from s = R / sqrt(Z^2 - R^2)
     ratio = radius / np.sqrt(1.0 + radius**2)
-    centre = (circle[:2] + corner) * (1.0 - ratio**2)
+    centre = outline_to_centre(circle[:2] + corner, FOCAL_PX * ratio)
     points = max(share * _RAYS, 4.0) / 4.0  # neighbours err together
     deviation = _OUTLINE_PX / np.sqrt(points) / max(share, 0.1)
     apparent = FOCAL_PX * ratio

@@ -13,11 +13,12 @@ from twinloop.perception.ball_tracker import weights as weights_file
 from twinloop.perception.ball_tracker.alignment import RigAlignment
 from twinloop.perception.ball_tracker.detector import Detection, Detector, LearnedDetector
 from twinloop.perception.ball_tracker.eyes import BALLS_IN_PALM_M, Eyes
-from twinloop.perception.ball_tracker.fusion import Sight, match
+from twinloop.perception.ball_tracker.fusion import Sight, calibrated, match
 from twinloop.perception.ball_tracker.identity import Appearances, assign
-from twinloop.perception.ball_tracker.motion import BallMotion
+from twinloop.perception.ball_tracker.motion import BallMotion, PalmMotion
 from twinloop.perception.ball_tracker.settings import TrackerSettings
 from twinloop.perception.ball_tracker.tracks import Tracks
+from twinloop.perception.ball_tracker.votes import Blob
 from twinloop.perception.camera_model import CameraModel, StereoModel
 from twinloop.perception.mount import Mount
 from twinloop.robots.description import hand_urdf
@@ -27,7 +28,8 @@ from twinloop.robots.kinematics import fixed_transform, palm_chain
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-_ROOT = "world"  # link in whose frame balls are filtered
+_ROOT = "world"
+_CLEAR = 0.5  # visible fraction from which a ball's colour is learned
 _FIRST_ALIGNED, _ALIGN_EVERY = 30, 3  # frames
 _FORGET_S = 1.0  # after a longer gap between frames nothing is carried over
 
@@ -77,8 +79,8 @@ class BallTracker:
         """Forget the balls; what is known about the rig's place is kept."""
         self._tracks: list[BallMotion | None] = [None, None]
         self._unseen_s = np.full(2, np.inf)
-        self._last = np.full((2, 3), np.nan)  # world
-        self._last_in_palm = np.full((2, 3), np.nan)
+        self._last = np.full((2, 3), np.nan)  # palm frame
+        self._palm_motion = PalmMotion()
         self._appearances = Appearances()
         self._stamp_s = -np.inf
 
@@ -111,12 +113,24 @@ class BallTracker:
         corners = self._eyes.corners(ideal_from_root[:3, :3] @ middle + ideal_from_root[:3, 3])
         windows = self._eyes.windows(left_rgb, right_rgb, corners)
         left, right = self._detector.detect(windows, corners)
-        sights = match(left.blobs, right.blobs, self.settings.radius_m, self._eyes.baseline_m)
+        sights = match(
+            self._calibrated(left),
+            self._calibrated(right),
+            self.settings.radius_m,
+            self._eyes.baseline_m,
+        )
         self._stamp_s = stamp_s
         self._align(stamp_s, joints, left, right, corners)
-        root_from_ideal = np.asarray(np.linalg.inv(self._alignment.correction @ ideal_from_root))
-        self._follow(sights, dt, root_from_ideal, palm_position, palm_rotation)
-        return self._tell(stamp_s, palm_position, palm_rotation)
+        self._palm_motion.add(stamp_s, palm_position, palm_rotation)
+        palm = np.eye(4)
+        palm[:3, :3], palm[:3, 3] = palm_rotation, palm_position
+        palm_from_eye = np.linalg.inv(self._alignment.correction @ ideal_from_root @ palm)
+        self._follow(sights, dt, np.asarray(palm_from_eye))
+        return self._tell(stamp_s, palm)
+
+    def _calibrated(self, found: Detection) -> list[Blob]:
+        scale, floor_px = self.settings.deviation_scale, self.settings.deviation_floor_px
+        return [calibrated(blob, scale, floor_px) for blob in found.blobs]
 
     def _align(
         self, stamp_s: float, q: Array, left: Detection, right: Detection, corners: Array
@@ -132,77 +146,68 @@ class BallTracker:
                 self._alignment.update(stamp_s, q, self._ideal_from_root, eye, masks, corners[eye])
         self._aligned_eye = 1 - self._aligned_eye
 
-    def _follow(
-        self,
-        sights: list[Sight],
-        dt: float,
-        root_from_ideal: Array,
-        palm_position: Array,
-        palm_rotation: Array,
-    ) -> None:
+    def _follow(self, sights: list[Sight], dt: float, palm_from_eye: Array) -> None:
         """Move the tracks on by `dt` and let them take in what is seen."""
         settings = self.settings
-        turn = root_from_ideal[:3, :3]
+        turn = palm_from_eye[:3, :3]
         places = [
-            (turn @ s.position + root_from_ideal[:3, 3], turn @ s.covariance @ turn.T)
-            for s in sights
+            (turn @ s.position + palm_from_eye[:3, 3], turn @ s.covariance @ turn.T) for s in sights
         ]
-        in_palm = [(place - palm_position) @ palm_rotation for place, _ in places]
         if dt > _FORGET_S:
             self._tracks = [None, None]
         for track in self._tracks:
             if track is not None:
-                track.predict(dt, settings.acceleration_density)
+                track.predict(dt, settings.acceleration_density, settings.decay_s)
         chosen = assign(
-            sights,
-            places,
-            self._tracks,
-            self._appearances,
-            in_palm,
-            self._last_in_palm,
-            settings.radius_m,
+            sights, places, self._tracks, self._appearances, self._last, settings.radius_m
         )
         self._fraction = np.zeros(2)
         for ball, index in enumerate(chosen):
             self._unseen_s[ball] += dt if np.isfinite(dt) else 0.0
-            track = self._tracks[ball]
             if index is not None:
-                place, covariance = places[index]
-                if track is None:
-                    track = BallMotion(place, covariance, settings.initial_velocity_std)
-                    self._tracks[ball] = track
-                else:
-                    track.correct(place, covariance)
-                self._unseen_s[ball] = 0.0
-                self._fraction[ball] = sights[index].visible_fraction
-                if sights[index].visible_fraction > 0.5:
-                    self._appearances.learn(ball, sights[index].color)
+                self._take_in(ball, sights[index], *places[index], dt)
             # Times of frames are sums of floats; a thousandth of a frame decides nothing.
             late = self._unseen_s[ball] >= settings.stale_after_s - 1e-6
+            track = self._tracks[ball]
             if track is not None and (late or track.worst_std > settings.most_std_m):
                 self._tracks[ball] = track = None
             if track is not None:
                 self._last[ball] = track.position
-                self._last_in_palm[ball] = (track.position - palm_position) @ palm_rotation
 
-    def _tell(self, stamp_s: float, palm_position: Array, palm_rotation: Array) -> Tracks:
+    def _take_in(self, ball: int, sight: Sight, place: Array, covariance: Array, dt: float) -> None:
+        """Let a ball be where it is seen: a place [3] with covariance in the palm frame."""
+        track = self._tracks[ball]
+        if track is None:
+            std = self.settings.initial_velocity_std
+            self._tracks[ball] = BallMotion(place, covariance, std)
+        else:
+            if track.distance(place, covariance) > self.settings.surprise:
+                track.disturb(dt, self.settings.hit_density)
+            track.correct(place, covariance)
+        self._unseen_s[ball] = 0.0
+        self._fraction[ball] = sight.visible_fraction
+        if sight.visible_fraction > _CLEAR:
+            self._appearances.learn(ball, sight.color)
+
+    def _tell(self, stamp_s: float, palm: Array) -> Tracks:
         velocity, covariance = np.zeros((2, 3)), np.zeros((2, 6, 6))
-        turn = np.kron(np.eye(2), palm_rotation.T)
+        carried = self._palm_motion.velocity(self._last)
         for ball, track in enumerate(self._tracks):
-            covariance[ball] = np.diag([1.0] * 3 + [1.0] * 3)
-            if track is not None:
-                velocity[ball] = track.velocity @ palm_rotation
-                covariance[ball] = turn @ track.covariance @ turn.T
-                covariance[ball, :3, :3] += self.settings.bias_std_m**2 * np.eye(3)
-        left_from_root = np.linalg.inv(self._root_from_left)
+            if track is None:
+                covariance[ball] = np.eye(6)
+                continue
+            velocity[ball] = track.velocity + carried[ball]
+            covariance[ball] = track.covariance
+            covariance[ball, :3, :3] += self.settings.bias_std_m**2 * np.eye(3)
+        left_from_palm = np.linalg.inv(self._root_from_left) @ palm
         return Tracks(
             stamp_s,
-            (self._last - palm_position) @ palm_rotation,
+            self._last.copy(),
             velocity,
             covariance,
             self._fraction,
             np.array([track is None for track in self._tracks]),
-            self._last @ left_from_root[:3, :3].T + left_from_root[:3, 3],
+            self._last @ left_from_palm[:3, :3].T + left_from_palm[:3, 3],
             self._eyes.stereo.left,
             self.settings.radius_m,
         )

@@ -64,7 +64,7 @@ class Targets:
     Attributes:
         classes: shares of `CLASSES` [N, 3, H/2, W/2].
         share: of each cell that shows each ball [N, 2, H/4, W/4].
-        offset: from each cell's middle to each ball's centre [N, 2, 2, H/4, W/4], pixels.
+        offset: from each cell's middle to that of each ball's outline [N, 2, 2, H/4, W/4], pixels.
         radius: apparent [N, 2], pixels.
     """
 
@@ -213,11 +213,9 @@ def _batches(
         labels = np.stack([samples.labels[cut] for cut in cuts])
         balls = samples.balls[eyes[:, 0], eyes[:, 1]]
         balls[..., :2] -= shift[:, None]
-        windows = augment(torch.from_numpy(images).permute(0, 3, 1, 2), noise)
-        yield (
-            standardised(windows),
-            targets(torch.from_numpy(labels), torch.from_numpy(balls)),
-        )
+        seen = torch.from_numpy(labels)
+        windows = augment(torch.from_numpy(images).permute(0, 3, 1, 2), seen, noise)
+        yield standardised(windows), targets(seen, torch.from_numpy(balls))
 
 
 def describe(parts: dict[str, float]) -> str:

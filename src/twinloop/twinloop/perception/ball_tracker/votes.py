@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twinloop.perception.ball_tracker.eyes import FOCAL_PX
+
 Array = NDArray[np.float64]
 
 _BIN_PX = 4.0
@@ -50,7 +52,7 @@ class Votes:
     """Votes of the cells of one window that may show a ball.
 
     Attributes:
-        place: centres voted for [n, 2], pixels.
+        place: middles of outlines that are voted for [n, 2], pixels from the optical axis.
         scale: expected mean absolute error of x, y [n, 2], pixels.
         radius: voted for [n], pixels.
         radius_scale: expected mean absolute error, part of the radius [n].
@@ -81,7 +83,7 @@ def gather(
 
     Args:
         ball: probability of a ball [h, w].
-        offset: [2, h, w], pixels.
+        offset: from a cell's middle to that of the outline [2, h, w], pixels.
         radius: [h, w], pixels.
         log_scale: [3, h, w].
         color: of the window [H, W, 3].
@@ -129,6 +131,18 @@ def find_blobs(votes: Votes, least_area: float, most: int = 3) -> list[Blob]:
     return blobs
 
 
+def outline_to_centre(middle: Array, radius: float) -> Array:
+    """Return where a sphere's centre projects to [2] from the middle of its outline [2].
+
+    With X, Z, R of the sphere, the outline is an ellipse about f X Z / (Z^2 - R^2), the centre is
+    at f X / Z.
+
+    Args:
+        radius: apparent, f R / Z, pixels.
+    """
+    return middle * (1.0 - (radius / FOCAL_PX) ** 2)
+
+
 def _peak(place: Array, weight: Array) -> Array:
     """Return the middle of the bin that most votes fall in and about."""
     low = place.min(axis=0)
@@ -154,7 +168,7 @@ def _blob(votes: Votes, near: NDArray[np.bool_], start: Array, area: float) -> B
     radius_trust = radius_trust / radius_trust.sum()
     radius = float(radius_trust @ votes.radius[near])
     return Blob(
-        centre,
+        outline_to_centre(centre, radius),
         (share * scale).sum(axis=0),
         radius,
         radius * float(radius_trust @ votes.radius_scale[near]),
