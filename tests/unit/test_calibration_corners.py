@@ -113,7 +113,7 @@ def test_a_picture_without_a_board_has_no_corners(text: str) -> None:
     ("shown", "named", "says"),
     [
         (CHESSBOARD, "chessboard:7x6:22", "shows a chessboard of 9 x 6 inner corners, 7 x 6"),
-        (CHARUCO, "charuco:5x4:40:28", "shows marker 11, .* has only 10"),
+        (CHARUCO, "charuco:5x4:40:28", "shows marker 1[01], .* has 0 to 9"),
         (CHARUCO, "charuco:6x4:40:28:DICT_6X6_50", "no marker of DICT_6X6_50"),
         (CHARUCO, "charuco:6x4:40:28:DICT_4X4_50:legacy", f"name it {CHARUCO}$"),
         (CHARUCO, "charuco:8x4:40:28", "too few or misplaced"),

@@ -82,42 +82,36 @@ def load_pair(folder: Path) -> StereoModel:
 
 
 def test_pictures_give_both_cameras_a_report_and_its_pictures(recorded, pictures, capsys) -> None:
-    status, out, _ = calibrate(
-        capsys, "stereo", "--board", BOARD, "--images", pictures, "--out", "cal", "--run", "run"
-    )
-    assert status == 0, out
+    Path("cal").mkdir()
+    for name in ("left.yaml", "mount.yaml"):
+        Path("cal", name).write_text("mine")
+    words = ("stereo", "--board", BOARD, "--images", pictures, "--out", "cal", "--run", "run")
+    status, _, err = calibrate(capsys, *words)
+    assert status == 2
+    assert "cal/left.yaml is there already" in err
+    assert Path("cal/left.yaml").read_text() == "mine"
+    status, out, err = calibrate(capsys, *words, "--force", "--json")
+    assert status == 0, err
     pair = load_pair(Path("cal"))
     assert pair.baseline_m == pytest.approx(recorded.truth.baseline_m, abs=5e-4)
     assert pair.left.k[0, 0] == pytest.approx(recorded.truth.left.k[0, 0], rel=0.005)
-    assert "baseline" in out
+    assert sorted(path.name for path in Path("cal").iterdir()) == [
+        "left.yaml",
+        "mount.yaml",
+        "right.yaml",
+    ]
+    assert "baseline" in err
+    assert "cal/mount.yaml is of the calibration before" in " ".join(err.split())
     report = json.loads(Path("run/report.json").read_text())
+    assert json.loads(out) == report
     assert {"machine", "commit", "command", "versions"} <= set(report)
+    assert report["files"] == ["cal/left.yaml", "cal/right.yaml"]
     assert report["board"] == BOARD
     assert report["baseline_mm"] == pytest.approx(1e3 * pair.baseline_m, abs=0.01)
     assert report["eyes"]["left"]["reprojection_px"] < 0.1
     assert all(target["holds"] for target in report["targets"])
     for name in ("coverage.png", "errors.png"):
         assert cv2.imread(f"run/{name}") is not None
-
-
-def test_a_calibration_that_is_there_is_replaced_only_by_force(pictures, capsys) -> None:
-    Path("cal").mkdir()
-    for name in ("left.yaml", "mount.yaml"):
-        Path("cal", name).write_text("mine")
-    words = ("stereo", "--board", BOARD, "--images", pictures, "--out", "cal")
-    status, _, err = calibrate(capsys, *words)
-    assert status == 2
-    assert "cal/left.yaml is there already" in err
-    assert Path("cal/left.yaml").read_text() == "mine"
-    status, out, _ = calibrate(capsys, *words, "--force", "--json")
-    assert status == 0
-    assert json.loads(out)["files"] == ["cal/left.yaml", "cal/right.yaml"]
-    load_pair(Path("cal"))
-    assert sorted(path.name for path in Path("cal").iterdir()) == [
-        "left.yaml",
-        "mount.yaml",
-        "right.yaml",
-    ]
 
 
 def test_too_few_pictures_are_refused_with_a_report_and_no_files(pictures, capsys) -> None:
@@ -143,7 +137,7 @@ def test_another_board_is_refused_with_what_the_pictures_show(pictures, capsys) 
         capsys, "stereo", "--board", "charuco:7x5:34:25", "--images", pictures
     )
     assert status == 1
-    assert "has only 17: are the counts of squares right?" in " ".join(out.split())
+    assert "has 0 to 16: are the counts of squares right?" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -382,7 +376,7 @@ def test_pictures_of_a_moving_link_without_joint_positions_are_refused(
 # Boards to print.
 
 
-@pytest.mark.parametrize("text", ["charuco:8x5:32:24", "chessboard:9x6:25", "charuco:7x6:25:18"])
+@pytest.mark.parametrize("text", ["charuco:7x6:25:18", "chessboard:9x6:25"])
 def test_a_printed_board_is_true_to_scale(capsys, text) -> None:
     status, out, _ = calibrate(capsys, "board", "board.png", "--board", text)
     assert status == 0

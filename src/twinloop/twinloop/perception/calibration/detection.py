@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from twinloop.perception.calibration import saddle
 from twinloop.perception.calibration.boards import Board, Charuco, Chessboard
+from twinloop.perception.calibration.grid import consistent, lies_on_grid, square_at
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 LEAST_CORNERS = 8
 _SMALL_PX = 640  # pictures narrower than this are enlarged for the search
-_NEIGHBOURS = 9
-_LEAST_ACROSS_PX = 5.0  # the narrow way across a square
-_OFF_GRID = 0.2  # sides of a square by which corners may be off a plane grid, lens included
-_OFF_NEIGHBOURS = 0.06  # the same, from where a corner's neighbours place it
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def detect(board: Board, image: NDArray[Any]) -> Detection | None:
         # Readings that may be wrong are taken only where those that are sure do not suffice.
         for is_lenient in (False, True):
             seeds = _charuco_corners(board, grey, is_lenient)
-            found = _consistent(board, _grown(board, grey, seeds))
+            found = consistent(board, _grown(board, grey, seeds))
             if len(found) >= LEAST_CORNERS:
                 break
     else:
@@ -81,7 +78,7 @@ def detect(board: Board, image: NDArray[Any]) -> Detection | None:
         return None
     ids = np.array(sorted(found), dtype=np.intp)
     pixels = np.array([found[index] for index in ids])
-    if not _lies_on_grid(board, ids, pixels):
+    if not lies_on_grid(board, ids, pixels):
         return None
     return Detection(ids, pixels, size)
 
@@ -102,7 +99,7 @@ def describe_unseen(board: Board, image: NDArray[Any]) -> str:
         return f"no marker of {board.dictionary} can be read in it"
     if ids.max() >= board.marker_count:
         return (
-            f"it shows marker {ids.max()}, a board {board.text} has only {board.marker_count}: "
+            f"it shows marker {ids.max()}, a board {board.text} has 0 to {board.marker_count - 1}: "
             "are the counts of squares right?"
         )
     other = Charuco(
@@ -181,45 +178,16 @@ def _grown(board: Charuco, grey: Image, known: dict[int, Array]) -> dict[int, Ar
         return {}
     while True:
         expected = {
-            index: place
+            index: square.place
             for index in range(len(board.points))
             if index not in known
-            and (place := _expected(board, known, index)) is not None
-            and _is_inside(place, grey)
+            and (square := square_at(board, known, index)) is not None
+            and _is_inside(square.place, grey)
         }
         fresh = _refined(board, grey, expected, known | expected)
         if not fresh:
             return known
         known = known | fresh
-
-
-def _expected(board: Board, known: dict[int, Array], index: int) -> Array | None:
-    """Return where a corner should be by the plane through its nearest known ones."""
-    homography = _local_homography(board, known, index, reach=2.3)
-    if homography is None:
-        return None
-    place = homography @ [*board.points[index, :2], 1.0]
-    return np.asarray(place[:2] / place[2])
-
-
-def _local_homography(
-    board: Board, known: dict[int, Array], index: int, reach: float
-) -> Array | None:
-    """Return the map [3, 3] from the board to pixels about a corner; None where too few are known.
-
-    `reach`: sides of a square within which corners count.
-    """
-    ids = np.array(list(known))
-    plane = board.points[ids, :2]
-    distance = np.linalg.norm(plane - board.points[index, :2], axis=1)
-    nearest = np.argsort(distance, kind="stable")[:_NEIGHBOURS]
-    nearest = nearest[distance[nearest] <= reach * board.square_m]
-    here = plane[nearest] - plane[nearest].mean(axis=0) if len(nearest) else np.zeros((1, 2))
-    if len(nearest) < 4 or np.linalg.svd(here)[1][-1] < 0.6 * board.square_m:
-        return None
-    pixels = np.array([known[int(ids[place])] for place in nearest])
-    homography, _ = cv2.findHomography(plane[nearest], pixels)
-    return None if homography is None else np.asarray(homography, np.float64)
 
 
 def _refined(
@@ -231,36 +199,17 @@ def _refined(
         rough: about where they are.
         context: corners that tell how large the squares are there.
     """
-    sides = {index: _sides(board, context, index) for index in rough}
-    known = [index for index in rough if sides[index] is not None]
+    squares = {index: square_at(board, context, index) for index in rough}
+    sides = {index: square.sides for index, square in squares.items() if square is not None}
+    known = list(sides)
     places = np.array([rough[index] for index in known]).reshape(-1, 2)
-    shapes = np.array([sides[index] for index in known]).reshape(-1, 2, 2)
+    shapes = np.array(list(sides.values())).reshape(-1, 2, 2)
     found = saddle.refine(grey, places, shapes, _clear_share(board))
     return {
         index: pixel
         for index, pixel, is_corner in zip(known, found.pixels, found.are_corners, strict=True)
         if is_corner
     }
-
-
-def _sides(board: Board, context: dict[int, Array], index: int) -> Array | None:
-    """Return how a square's sides across and down appear at a corner, as columns [2, 2], pixels.
-
-    None where that is not known, or they appear too small or too slanted.
-    """
-    homography = _local_homography(board, context, index, reach=2.3)
-    if homography is None:
-        return None
-    x, y = board.points[index, :2]
-    around = np.array([[x, y, 1.0], [x + board.square_m, y, 1.0], [x, y + board.square_m, 1.0]])
-    pixels = around @ homography.T
-    if not (pixels[:, 2] > 0.0).all() and not (pixels[:, 2] < 0.0).all():
-        return None
-    pixels = pixels[:, :2] / pixels[:, 2:]
-    sides = (pixels[1:] - pixels[0]).T
-    longest = max(float(np.linalg.norm(sides, axis=0).max()), _LEAST_ACROSS_PX)
-    is_wide = np.isfinite(longest) and abs(np.linalg.det(sides)) >= _LEAST_ACROSS_PX * longest
-    return np.asarray(sides) if is_wide else None
 
 
 def _clear_share(board: Board) -> float:
@@ -275,32 +224,3 @@ def _is_inside(place: Array, grey: Image, margin: int = 4) -> bool:
     return bool(
         margin <= place[0] <= width - 1 - margin and margin <= place[1] <= height - 1 - margin
     )
-
-
-def _consistent(board: Board, found: dict[int, Array]) -> dict[int, Array]:
-    """Drop corners that are not where their neighbours say, the worst one first."""
-    while True:
-        errors: dict[int, float] = {}
-        for index, pixel in found.items():
-            others = {other: place for other, place in found.items() if other != index}
-            place, sides = _expected(board, others, index), _sides(board, others, index)
-            if place is None or sides is None:
-                continue
-            side = float(np.linalg.norm(sides, axis=0).min())
-            errors[index] = float(np.linalg.norm(place - pixel)) / side
-        worst = max(errors, key=errors.__getitem__, default=None)
-        if worst is None or errors[worst] <= _OFF_NEIGHBOURS:
-            return found
-        found = {index: pixel for index, pixel in found.items() if index != worst}
-
-
-def _lies_on_grid(board: Board, ids: NDArray[np.intp], pixels: Array) -> bool:
-    """Tell whether corners lie as on a plane board, up to what a lens bends."""
-    plane = board.points[ids, :2]
-    if np.linalg.svd(plane - plane.mean(axis=0))[1][-1] < 0.6 * board.square_m:
-        return False
-    homography, _ = cv2.findHomography(plane, pixels, cv2.LMEDS)
-    if homography is None:
-        return False
-    back = cv2.perspectiveTransform(pixels[:, None], np.linalg.inv(homography))[:, 0]
-    return bool(np.median(np.linalg.norm(back - plane, axis=1)) <= _OFF_GRID * board.square_m)
