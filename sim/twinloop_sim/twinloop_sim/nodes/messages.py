@@ -6,55 +6,19 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion
-from numpy.typing import NDArray
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from twinloop.nodes import ball_messages
 from twinloop.nodes.ball_messages import ball_message
-from twinloop.safety.guard import CommandGuard
+from twinloop.nodes.joint_messages import Array, time_message
 
-from twinloop_interfaces.msg import GuardStatus, SceneState, TrackedBallArray
+from twinloop_interfaces.msg import SceneState, TrackedBallArray
 from twinloop_sim.nodes.guarded_cell import Balls
 from twinloop_sim.twin import State
-
-Array = NDArray[np.float64]
-
-
-def time_message(stamp_ns: int) -> Time:
-    """ROS time from nanoseconds."""
-    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
-
-
-def nanoseconds(stamp: Time) -> int:
-    """Nanoseconds from ROS time."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def clock_message(stamp_ns: int) -> Clock:
     return Clock(clock=time_message(stamp_ns))
-
-
-def joint_state(
-    names: list[str], stamp_ns: int, position: Array, velocity: Array | None = None
-) -> JointState:
-    """Joint positions [J], rad, and velocities [J], rad/s, at a time."""
-    message = JointState(name=names, position=array("d", position.tobytes()))
-    message.header.stamp = time_message(stamp_ns)
-    if velocity is not None:
-        message.velocity = array("d", velocity.tobytes())
-    return message
-
-
-def trajectory(names: list[str], stamp_ns: int, source: str, goal: Array) -> JointTrajectory:
-    """A command of one point: targets [J], rad, from `source`."""
-    point = JointTrajectoryPoint(positions=array("d", goal.tobytes()))
-    message = JointTrajectory(joint_names=names, points=[point])
-    message.header.stamp = time_message(stamp_ns)
-    message.header.frame_id = source
-    return message
 
 
 def tracked_balls(frame: str, balls: Balls) -> TrackedBallArray:
@@ -103,21 +67,3 @@ def true_poses(message: SceneState) -> tuple[Array, Array, Array]:
     turns = [pose.orientation for pose in message.objects]
     turn = [(q.w, q.x, q.y, q.z) for q in turns]
     return np.array(message.joint_position), np.array(place), np.array(turn)
-
-
-def guard_status(guard: CommandGuard, stamp_ns: int) -> GuardStatus:
-    counters = guard.counters
-    return GuardStatus(
-        stamp=time_message(stamp_ns),
-        state=int(guard.state),
-        reason=guard.reason,
-        source=guard.source,
-        accepted=counters.accepted,
-        refused=counters.refused,
-        clamped=counters.clamped,
-        limited=counters.limited,
-        non_finite=counters.non_finite,
-        stale=counters.stale,
-        foreign=counters.foreign,
-        last_refusal=guard.last_refusal,
-    )

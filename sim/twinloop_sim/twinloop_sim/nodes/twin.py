@@ -16,13 +16,13 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from twinloop.nodes import qos
 from twinloop.nodes.base import OK, WARN, Health, Node, run
+from twinloop.nodes.joint_messages import nanoseconds
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
 
 from twinloop_interfaces.action import ResetScene
 from twinloop_sim.cell import Cell
 from twinloop_sim.nodes.guarded_cell import GuardedCell
-from twinloop_sim.nodes.messages import nanoseconds
 from twinloop_sim.nodes.outputs import Outputs
 from twinloop_sim.nodes.pacing import LockStep, Pace
 from twinloop_sim.twin import ENGINES

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from twinloop.nodes import qos
 from twinloop.nodes.base import OK, WARN, Health, Node, run
 from twinloop.nodes.camera_topics import CameraTopics
+from twinloop.nodes.joint_messages import nanoseconds
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.paths import share
 from twinloop.perception.camera_model import CameraModel, load_camera
@@ -33,7 +34,7 @@ from twinloop_sim.cameras import (
     open_eyes,
 )
 from twinloop_sim.nodes.frame_choice import FrameChoice
-from twinloop_sim.nodes.messages import nanoseconds, true_poses
+from twinloop_sim.nodes.messages import true_poses
 from twinloop_sim.settings import DEPTH, STEREO, SceneSettings, scene_settings
 from twinloop_sim.tracker_standin import FRAME_TICKS
 
