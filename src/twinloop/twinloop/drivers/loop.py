@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from twinloop.safety.verdict import GoalChange, GuardSettings, GuardState, Verdi
 Array = NDArray[np.float64]
 State = Literal["idle", "connecting", "running", "stopped", "fault", "crashed"]
 
+_LOSSES = 500  # newest samples whose losses are told as a share
 _SETTLE_S = 0.5  # for a motion to come to rest when the loop ends
 _EASE = 0.2  # share of a joint's speed at which it is led back inside its limits
 
@@ -71,6 +73,7 @@ class LoopStatus:
     reading: JointReading | None
     timing: LoopTiming
     lost: int
+    lost_share: float
     stalls: int
     connects: int
 
@@ -122,6 +125,7 @@ class DriverLoop:
         self._must_recover = False
         self._failing_since_s: float | None = None
         self._lost = self._stalls = self._connects = 0
+        self._losses: deque[bool] = deque(maxlen=_LOSSES)
         self._requests: list[tuple[Callable[[], str], Future[str]]] = []
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -165,6 +169,7 @@ class DriverLoop:
             self._reading,
             self._timing,
             self._lost,
+            float(np.mean(list(self._losses) or [False])),
             self._stalls,
             self._connects,
         )
@@ -313,6 +318,7 @@ class DriverLoop:
             guard = self.guard
             assert guard is not None
             stamp_ns = self._ros_now()
+            self._losses.append(reading is None)
             if reading is not None:
                 self._reading = reading
             setpoint = self._led_back(guard.tick(stamp_ns, self._steady_now()))
