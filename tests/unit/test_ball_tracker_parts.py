@@ -17,7 +17,7 @@ from twinloop.perception.ball_tracker.detector import Masks
 from twinloop.perception.ball_tracker.eyes import FOCAL_PX, WINDOW, Eyes
 from twinloop.perception.ball_tracker.fusion import Sight, match
 from twinloop.perception.ball_tracker.identity import Appearances, assign
-from twinloop.perception.ball_tracker.motion import BallMotion
+from twinloop.perception.ball_tracker.motion import BallMotion, PalmMotion
 from twinloop.perception.ball_tracker.network import (
     NetworkConfig,
     VoteNetwork,
@@ -148,6 +148,33 @@ def test_motion_errs_as_much_as_its_covariance_says() -> None:
         error = motion.state - np.concatenate([position, velocity])
         scores.append(error @ np.linalg.solve(motion.covariance, error))
     assert np.mean(scores) == pytest.approx(6.0, rel=0.15)
+
+
+def test_a_palm_that_speeds_up_carries_points_at_its_present_velocity() -> None:
+    palm, point = PalmMotion(), np.array([0.0, -0.04, 0.1])
+    np.testing.assert_array_equal(palm.velocity(point), 0.0)
+    rate, gain = 0.4, 1.5  # rad/s, rad/s^2, about x
+    for stamp in (0.0, 0.03, 0.07, 0.10):
+        angle = rate * stamp + 0.5 * gain * stamp**2
+        c, s = np.cos(angle), np.sin(angle)
+        turn = np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+        palm.add(stamp, np.zeros(3), turn)
+    expected = np.cross([rate + gain * 0.10, 0.0, 0.0], point)
+    np.testing.assert_allclose(palm.velocity(point), expected, atol=5e-4)
+
+
+def test_a_surprise_lets_the_estimate_follow() -> None:
+    spread = 1e-7 * np.eye(3)
+    calm, hit = (BallMotion(np.zeros(3), spread, 0.01) for _ in range(2))
+    place = np.array([0.0, -0.01, 0.0])
+    for motion in (calm, hit):
+        motion.predict(1 / 30, 1e-3, 0.2)
+    assert hit.distance(place, spread) > 9.0
+    hit.disturb(1 / 30, 5.0)
+    for motion in (calm, hit):
+        motion.correct(place, spread)
+    assert hit.velocity[1] == pytest.approx(-0.01 * 30 * 1.5, rel=0.05)
+    assert abs(calm.velocity[1]) < 0.7 * abs(hit.velocity[1])
 
 
 def sight_at(position: np.ndarray, color: np.ndarray) -> Sight:

@@ -200,7 +200,7 @@ def _batches(
     width, height = WINDOW
     pairs = settings.batch // 2
     for _ in range(steps):
-        if len(order) < pairs:
+        while len(order) < pairs:
             order = np.concatenate([order, rng.permutation(len(samples))])
         chosen, order = np.sort(order[:pairs]), order[pairs:]
         eyes = np.stack([np.repeat(chosen, 2), np.tile([0, 1], pairs)], axis=-1)
