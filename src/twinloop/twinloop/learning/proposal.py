@@ -253,7 +253,9 @@ class _Training:
         self._aimed += 1
 
         clearance = self.task.clearance(torch.as_tensor(self._balls)).amin(-1).numpy()
-        dropped = (clearance < 0) | ~self.cell.is_observable
+        # Episodes end by what the tracker sees, and a goal amid one begins with that.
+        seen_outside = self.task.failed(torch.from_numpy(self.observation)).numpy()
+        dropped = (clearance < 0) | seen_outside | ~self.cell.is_observable
         gain = self._gain(turn)
         reward = (
             gain
