@@ -112,11 +112,11 @@ def _complaints(path: Path, name: str, error: ValidationError) -> list[str]:
     found = []
     for each in error.errors():
         where = ".".join([name, *(str(part) for part in each["loc"])])
-        value = "" if each["type"] == "missing" else f" is {each['input']!r:.60},"
         text = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            text = "no such setting"
-        elif each["type"] == "value_error":
-            value = ":"
-        found.append(f"{path}: {where}{value} {text[0].lower()}{text[1:]}")
+        text = {
+            "missing": "is missing",
+            "extra_forbidden": f"is {each['input']!r:.60}, and there is no such setting",
+            "value_error": f": {text}",
+        }.get(each["type"], f"is {each['input']!r:.60}: {text[0].lower()}{text[1:]}")
+        found.append(f"{path}: {where} {text}".replace(" : ", ": "))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from copy import copy
 from pathlib import Path
@@ -158,14 +159,14 @@ class JointDriverNode(Node):
             longest_wait_s=self.param("reconnect_s"),
         )
         clock = self.get_clock()
-        changed = self.create_guard_condition(self.guarded(self._on_change))
+        self._has_changed = threading.Event()
         self._loop = DriverLoop(
             driver,
             guard,
             lambda: int(clock.now().nanoseconds),
             settings,
             on_cycle=self._publish,
-            on_change=changed.trigger,
+            on_change=self._has_changed.set,
         )
         self._names = list(driver.robot.joint_names)
         self._guard_topics = GuardTopics(self, self._names)
@@ -173,7 +174,6 @@ class JointDriverNode(Node):
         self._setpoint = self.create_publisher(JointState, "setpoint", qos.SENSOR)
         self._looker = self.create_timer(_LOOK_S, self.guarded(self._look), clock=self.steady_clock)
         self._undo += [
-            lambda: self.destroy_guard_condition(changed),
             self._guard_topics.close,
             lambda: self.destroy_publisher(self._joint_states),
             lambda: self.destroy_publisher(self._setpoint),
@@ -292,21 +292,21 @@ class JointDriverNode(Node):
             )
 
     def _look(self) -> None:
-        """Tell what the guard did meanwhile."""
+        """Tell what loop and guard did meanwhile."""
         loop = self._loop
-        if loop is None or loop.guard is None:
+        if loop is None:
             return
-        self._guard_topics.publish(loop.take_changes())
-        now_ns = self.get_clock().now().nanoseconds
-        if self._guard_topics.report(loop.guard, now_ns, time.monotonic()):
-            self._has_setpoint_readers = self._setpoint.get_subscription_count() > 0
+        if loop.guard is not None:
+            self._guard_topics.publish(loop.take_changes())
+            now_ns = self.get_clock().now().nanoseconds
+            if self._guard_topics.report(loop.guard, now_ns, time.monotonic()):
+                self._has_setpoint_readers = self._setpoint.get_subscription_count() > 0
+        if self._has_changed.is_set():
+            self._has_changed.clear()
+            self._take_state(loop.status())
 
-    def _on_change(self) -> None:
-        """The loop's state has changed: say so at once."""
-        if self._loop is None:
-            return
-        status = self._loop.status()
-        self._look()
+    def _take_state(self, status: LoopStatus) -> None:
+        """Follow the loop's state, and say so at once."""
         is_connected = status.state in ("running", "stopped", "fault")
         if status.state == "crashed":
             self.fail(status.text)
