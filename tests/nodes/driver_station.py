@@ -141,7 +141,19 @@ class DriverStation:
 
     def drive(self, driver: Callable[[int], np.ndarray | None]) -> None:
         """Ask `driver(k)` for the targets of each step k from now on; None ends it."""
+        self.until(lambda: self._command.get_subscription_count() > 0)
         self._driver, self._step, self._due_s = driver, 0, time.monotonic()
+
+    def withdraw(self) -> float:
+        """Take the command source away in the middle of what it does; returns when, steady s.
+
+        The next `drive` has a new one.
+        """
+        self._driver = None
+        gone_s = time.monotonic()
+        self.node.destroy_publisher(self._command)
+        self._command = self.node.create_publisher(JointTrajectory, "command", qos.COMMAND)
+        return gone_s
 
     def refused(self, targets: np.ndarray) -> str:
         """Send a command that is refused; returns the reason given."""
