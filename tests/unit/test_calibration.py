@@ -59,6 +59,28 @@ def test_a_pair_is_found_as_it_was_built_and_as_surely_as_it_says(board, form) -
     assert np.linalg.norm(cv2.Rodrigues(turn)[0]) < np.radians(0.1)
 
 
+def test_opencv_finds_the_same_pair_in_the_same_corners() -> None:
+    _, views = held_views(BOARD)
+    found = calibrate_stereo(BOARD, views)
+    pairs = [view.seen for view in found.views if None not in view.seen]
+    shared = [np.intersect1d(left.ids, right.ids) for left, right in pairs]
+    usable = [(pair, ids) for pair, ids in zip(pairs, shared, strict=True) if len(ids) >= 20][:10]
+    points = [BOARD.points[ids].astype(np.float32) for _, ids in usable]
+    pixels = [
+        [pair[eye].pixels[np.isin(pair[eye].ids, ids)].astype(np.float32) for pair, ids in usable]
+        for eye in (0, 1)
+    ]
+    start = [array for one in found.fit.lenses for array in (one.k.copy(), one.d.copy())]
+    flags = cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_K3
+    _, left_k, _, right_k, _, turn, way, _, _ = cv2.stereoCalibrate(
+        points, *pixels, *start, TWIN.size, flags=flags
+    )
+    assert float(np.linalg.norm(way)) == pytest.approx(found.model.baseline_m, abs=1e-4)
+    for k, one in ((left_k, found.model.left), (right_k, found.model.right)):
+        np.testing.assert_allclose(np.diag(k)[:2], np.diag(one.k)[:2], rtol=0.003)
+    np.testing.assert_allclose(turn, found.fit.rig[:3, :3], atol=2e-3)
+
+
 def test_rectified_rows_match_and_triangulation_gives_the_board_its_size() -> None:
     _, views = held_views(BOARD)
     found = calibrate_stereo(BOARD, views)
@@ -255,6 +277,17 @@ def test_a_board_anyhow_on_the_palm_gives_the_mount_and_how_far_joints_are_off(j
     np.testing.assert_allclose(found.estimate.on_link[:3, 3], board[:3, 3], atol=0.004)
 
 
+def test_a_board_at_a_known_place_on_the_palm_is_as_sure_as_the_joints_are() -> None:
+    pair, truth, board, views = on_palm(joint_deg=0.05)
+    found = calibrate_mount(HAND_BOARD, views[:8], pair, link(PALM), board, CAMERA)
+    position_m, angle = mount_error(found, truth)
+    assert position_m < 4.0 * found.position_std_m < 0.004
+    assert angle < 4.0 * found.rotation_std_rad < np.radians(0.6)
+    # One view tells nothing about the joint sensors, which are then taken to be good to 0.2 deg.
+    text = mount_refusal(pair, views[:1], PALM, board)
+    assert "direction is known to" in text
+
+
 def test_one_camera_alone_can_be_placed_too() -> None:
     pair, truth, board, views = on_mount()
     alone = [replace(view, seen=view.seen[:1]) for view in views]
@@ -346,15 +379,41 @@ def test_least_squares_finds_a_line_and_its_covariance() -> None:
     design = np.stack([x, np.ones_like(x), x], axis=1)
     y = 2.0 * x + 1.0 + rng.normal(0.0, 0.1, 200)
 
-    def evaluate(values: np.ndarray) -> Normal:
+    def evaluate(shared: np.ndarray, own: np.ndarray) -> Normal:
         normal = Normal(3)
-        normal.add(design @ values - y, [(slice(0, 3), design)])
+        normal.add(design @ shared - y, [(slice(0, 3), design)])
         return normal
 
     with pytest.raises(NotSolvable):
         solve(evaluate, np.zeros(3))
-    found = solve(evaluate, np.zeros(3), np.array([True, True, False]))
-    np.testing.assert_allclose(found.values, [*np.polyfit(x, y, 1), 0.0], atol=1e-6)
+    found = solve(evaluate, np.zeros(3), free=np.array([True, True, False]))
+    np.testing.assert_allclose(found.shared, [*np.polyfit(x, y, 1), 0.0], atol=1e-6)
     expected = np.linalg.inv(design[:, :2].T @ design[:, :2]) * found.sigma**2
     np.testing.assert_allclose(found.covariance[:2, :2], expected, rtol=1e-6)
     assert found.sigma == pytest.approx(0.1, rel=0.15)
+
+
+def test_eliminating_what_views_do_not_share_changes_nothing() -> None:
+    rng = np.random.default_rng(1)
+    views, shared_by, own_by = 5, rng.normal(size=(5, 9, 3)), rng.normal(size=(5, 9, 2))
+    y = rng.normal(size=(views, 9))
+    dense = np.zeros((views, 9, 3 + 2 * views))
+    for view in range(views):
+        dense[view, :, :3] = shared_by[view]
+        dense[view, :, 3 + 2 * view : 5 + 2 * view] = own_by[view]
+    design = dense.reshape(-1, 3 + 2 * views)
+
+    def evaluate(shared: np.ndarray, own: np.ndarray) -> Normal:
+        normal = Normal(3, *own.shape)
+        for view in range(views):
+            error = shared_by[view] @ shared + own_by[view] @ own[view] - y[view]
+            normal.add(error, [(slice(0, 3), shared_by[view])], view, own_by[view])
+        return normal
+
+    found = solve(evaluate, np.zeros(3), np.zeros((views, 2)))
+    expected = np.linalg.lstsq(design, y.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(found.shared, expected[:3], atol=1e-6)
+    np.testing.assert_allclose(found.own.ravel(), expected[3:], atol=1e-6)
+    covariance = np.linalg.inv(design.T @ design) * found.sigma**2
+    np.testing.assert_allclose(found.covariance, covariance[:3, :3], rtol=1e-6)
+    np.testing.assert_allclose(found.own_covariance[1], covariance[5:7, 5:7], rtol=1e-6)

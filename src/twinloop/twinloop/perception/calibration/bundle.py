@@ -2,14 +2,15 @@
 """Both eyes' lenses, the rig between them and every pose of the board, fitted at once.
 
 Corners that only one eye sees count too. Parameters: focal lengths, principal point and distortion
-of each eye; the right eye from the left one as rotation vector and position; the board in the left
-eye, one pose a view.
+of each eye, and the right eye from the left one as rotation vector and position; of each view the
+board's pose in the left eye.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -97,19 +98,15 @@ def fit(
         NotSolvable: the views leave something undetermined.
     """
     size = len(lenses[0].numbers())
-    start = np.concatenate(
-        [one.numbers() for one in lenses] + [vectors(rig)] + [vectors(pose) for pose in poses]
-    )
+    start = np.concatenate([*(one.numbers() for one in lenses), vectors(rig)])
     free = np.ones(len(start), dtype=bool)
     for eye in (0, 1):
         free[eye * size + 4 : (eye + 1) * size] = lenses[eye].d != 0.0
-    found = solve(lambda values: _normal(board, views, values, size), start, free)
-    numbers = found.values
-    rig_at = 2 * size
-    fitted_lenses = (lens(numbers[:size]), lens(numbers[size:rig_at]))
-    fitted_rig = transform(numbers[rig_at : rig_at + 3], numbers[rig_at + 3 : rig_at + 6])
-    rest = numbers[rig_at + 6 :].reshape(-1, 6)
-    fitted_poses = [transform(one[:3], one[3:]) for one in rest]
+    own = np.array([vectors(pose) for pose in poses])
+    found = solve(partial(_normal, board, views), start, own, free)
+    fitted_lenses = (lens(found.shared[:size]), lens(found.shared[size : 2 * size]))
+    fitted_rig = transform(found.shared[-6:-3], found.shared[-3:])
+    fitted_poses = [transform(one[:3], one[3:]) for one in found.own]
     residuals = [
         tuple(
             None
@@ -122,28 +119,24 @@ def fit(
     return Fit(fitted_lenses, fitted_rig, fitted_poses, residuals, found)
 
 
-def _normal(board: Board, views: Sequence[View], values: Array, size: int) -> Normal:
-    normal = Normal(len(values))
-    rig_at = 2 * size
-    rig = values[rig_at : rig_at + 6]
+def _normal(board: Board, views: Sequence[View], shared: Array, own: Array) -> Normal:
+    normal = Normal(len(shared), *own.shape)
+    size = (len(shared) - 6) // 2
+    rig_at = slice(2 * size, 2 * size + 6)
     for index, view in enumerate(views):
-        at = slice(rig_at + 6 + 6 * index, rig_at + 12 + 6 * index)
-        pose = values[at]
         for eye, seen in enumerate(view.seen):
             if seen is None:
                 continue
-            own = slice(eye * size, (eye + 1) * size)
-            blocks: list[tuple[slice, Array]] = []
-            seen_from, by_pose, by_rig = pose, np.eye(6), None
+            lens_at = slice(eye * size, (eye + 1) * size)
+            seen_from, by_pose, by_rig = own[index], np.eye(6), None
             if eye == 1:
-                seen_from, by_pose, by_rig = composed(pose, rig)
-            pixels, by_view, by_lens = pixels_and_slopes(
-                board.points[seen.ids], seen_from, values[own]
-            )
-            blocks = [(own, -by_lens), (at, -by_view @ by_pose)]
+                seen_from, by_pose, by_rig = composed(own[index], shared[rig_at])
+            points = board.points[seen.ids]
+            pixels, by_view, by_lens = pixels_and_slopes(points, seen_from, shared[lens_at])
+            blocks = [(lens_at, -by_lens)]
             if by_rig is not None:
-                blocks.append((slice(rig_at, rig_at + 6), -by_view @ by_rig))
-            normal.add((seen.pixels - pixels).ravel(), blocks)
+                blocks.append((rig_at, -by_view @ by_rig))
+            normal.add((seen.pixels - pixels).ravel(), blocks, index, -by_view @ by_pose)
     return normal
 
 

@@ -33,6 +33,7 @@ from twinloop.perception.camera_model import CameraModel, StereoModel
 Array = NDArray[np.float64]
 _VARIANCE_STEPS = 5
 _LEAST_PIXEL_STD = 0.005  # pixels
+_LIKELY_JOINT_STD = float(np.radians(0.2))
 _LEAST_JOINT_STD = 1e-4  # rad
 
 
@@ -85,8 +86,8 @@ class Problem:
     parameters that were measured. How far corners and joints are off is estimated from what is
     left of each (Koch, "Parameter Estimation and Hypothesis Testing in Linear Models", 3.6).
 
-    Parameters: mount in the left eye's frame [6], the board on its link [6], corrections of the
-    joints [V, J].
+    Parameters: mount in the left eye's frame [6] and the board on its link [6]; of each view the
+    corrections of its joints [J].
     """
 
     board: Charuco
@@ -101,40 +102,42 @@ class Problem:
         Raises:
             NotSolvable: the views leave something undetermined.
         """
-        moving = len(self.views) * len(self.link.joints)
-        values = np.concatenate([vectors(camera), vectors(on_link), np.zeros(moving)])
-        free = np.concatenate([np.repeat([True, self.is_board_free], 6), np.ones(moving, bool)])
-        pixel_std, joint_std = 0.1, float(np.radians(0.2))
+        shared = np.concatenate([vectors(camera), vectors(on_link)])
+        own = np.zeros((len(self.views), len(self.link.joints)))
+        free = np.repeat([True, self.is_board_free], 6)
+        pixel_std, joint_std = 0.1, _LIKELY_JOINT_STD
         for _ in range(_VARIANCE_STEPS):
             weighted = partial(self._normal, pixel_std=pixel_std, joint_std=joint_std)
-            found = solve(weighted, values, free)
-            values = found.values
-            unit = found.covariance[12:, 12:] / found.sigma**2
-            joint_cost = float((values[12:] ** 2).sum())
-            corners = [one for view in self.residuals(values) for one in view if one is not None]
+            found = solve(weighted, shared, own, free)
+            shared, own = found.shared, found.own
+            corners = [
+                one for view in self.residuals(shared, own) for one in view if one is not None
+            ]
             pixels = np.concatenate(corners).ravel()
             # How many measurements of each kind are over, beyond what determines the parameters.
-            joints_over = moving - float(np.trace(unit)) / joint_std**2
-            pixels_over = len(pixels) + moving - int(free.sum()) - joints_over
+            known = float(np.einsum("vii->", found.own_covariance)) / (found.sigma * joint_std) ** 2
+            joints_over = own.size - known
+            pixels_over = len(pixels) - int(free.sum()) - joints_over
             pixel_std = max(float(np.sqrt((pixels**2).sum() / pixels_over)), _LEAST_PIXEL_STD)
-            if moving:
-                joint_std = max(float(np.sqrt(joint_cost / joints_over)), _LEAST_JOINT_STD)
+            # A view or two tell nothing about joint sensors.
+            if joints_over >= 1.0:
+                joint_std = float(np.sqrt((own**2).sum() / joints_over))
+                joint_std = max(joint_std, _LEAST_JOINT_STD)
         return Estimate(
-            transform(values[:3], values[3:6]),
+            transform(shared[:3], shared[3:6]),
             found.covariance[:6, :6],
-            transform(values[6:9], values[9:12]),
-            self.residuals(values),
+            transform(shared[6:9], shared[9:12]),
+            self.residuals(shared, own),
             pixel_std,
-            joint_std if moving else 0.0,
+            joint_std if own.size else 0.0,
         )
 
-    def residuals(self, values: Array) -> list[tuple[Array | None, ...]]:
+    def residuals(self, shared: Array, own: Array) -> list[tuple[Array | None, ...]]:
         """Return seen minus expected pixels, [V][eye] of [N, 2], or None where not seen."""
-        camera = transform(values[:3], values[3:6])
-        on_link = transform(values[6:9], values[9:12])
+        camera, on_link = transform(shared[:3], shared[3:6]), transform(shared[6:9], shared[9:12])
         result = []
-        for index, view in enumerate(self.views):
-            in_left = camera @ self.link.pose(self._joints(values, index)) @ on_link
+        for view, correction in zip(self.views, own, strict=True):
+            in_left = camera @ self.link.pose(_joints(view, correction)) @ on_link
             result.append(
                 tuple(
                     None
@@ -147,22 +150,15 @@ class Problem:
             )
         return result
 
-    def _joints(self, values: Array, index: int) -> Array:
-        measured = self.views[index].joints
-        if measured is None:
-            return np.zeros(0)
-        return measured + values[12:].reshape(len(self.views), -1)[index]
-
-    def _normal(self, values: Array, pixel_std: float, joint_std: float) -> Normal:
-        normal = Normal(len(values))
-        count = len(self.link.joints)
-        normal.add(
-            values[12:] / joint_std, [(slice(12, None), np.eye(len(values) - 12) / joint_std)]
-        )
+    def _normal(self, shared: Array, own: Array, pixel_std: float, joint_std: float) -> Normal:
+        normal = Normal(len(shared), *own.shape)
+        count = own.shape[1]
         for index, view in enumerate(self.views):
-            link, by_joints = self._link_vectors(self._joints(values, index))
-            on_mount, by_board, by_link = composed(values[6:12], link)
-            in_left, by_mount, by_camera = composed(on_mount, values[:6])
+            if count:
+                normal.add(own[index] / joint_std, [], index, np.eye(count) / joint_std)
+            link, by_joints = self._link_vectors(_joints(view, own[index]))
+            on_mount, by_board, by_link = composed(shared[6:12], link)
+            in_left, by_mount, by_camera = composed(on_mount, shared[:6])
             for seen, lens, eye in zip(view.seen, self.rig.lenses, self.rig.from_left, strict=True):
                 if seen is None:
                     continue
@@ -174,10 +170,8 @@ class Problem:
                     (slice(0, 6), slopes @ by_camera),
                     (slice(6, 12), slopes @ by_mount @ by_board),
                 ]
-                if count:
-                    at = slice(12 + index * count, 12 + (index + 1) * count)
-                    blocks.append((at, slopes @ by_mount @ by_link @ by_joints))
-                normal.add((seen.pixels - pixels).ravel() / pixel_std, blocks)
+                errors = (seen.pixels - pixels).ravel() / pixel_std
+                normal.add(errors, blocks, index, slopes @ by_mount @ by_link @ by_joints)
         return normal
 
     def _link_vectors(self, joints: Array) -> tuple[Array, Array]:
@@ -189,6 +183,10 @@ class Problem:
             for change in step * np.eye(len(self.link.joints))
         ]
         return vectors(self.link.pose(joints)), np.array(slopes).reshape(-1, 6).T
+
+
+def _joints(view: View, correction: Array) -> Array:
+    return np.zeros(0) if view.joints is None else view.joints + correction
 
 
 def begin(
