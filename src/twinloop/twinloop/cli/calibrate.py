@@ -30,7 +30,7 @@ Bag = Annotated[
 Namespace = Annotated[str, typer.Option(help="Of the live topics.", show_default=False)]
 Compressed = Annotated[bool, typer.Option(help="Live topics are the compressed ones.")]
 Rate = Annotated[float, typer.Option(help="Live pictures a second.", min=0.5, max=500.0)]
-Timeout = Annotated[float, typer.Option(help="Longest live session [s].", min=1.0)]
+Timeout = Annotated[float, typer.Option(help="Longest live session, seconds.", min=1.0)]
 Out = Annotated[Path, typer.Option(help="Folder for left.yaml, right.yaml and mount.yaml.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a calibration that is there.")]
 RunFolder = Annotated[
@@ -149,15 +149,18 @@ def hand_camera_command(
     out: Out = _OUT,
     cameras: Annotated[
         Path | None,
-        typer.Option(help="Folder with left.yaml and right.yaml; that of --out by default."),
+        typer.Option(
+            help="Folder with left.yaml and right.yaml; --out by default.", show_default=False
+        ),
     ] = None,
     side: Annotated[str, typer.Option(help="Of the hand: right or left.")] = "right",
     camera_frame: Annotated[
         str, typer.Option(help="Frame of the left camera.")
     ] = "camera_left_optical",
     views: Annotated[
-        int, typer.Option(help="Live views to take; 5, or 20 where the link moves.", min=0)
-    ] = 0,
+        int | None,
+        typer.Option(help="Live views; 5, or 20 where the link moves.", min=1, show_default=False),
+    ] = None,
     namespace: Namespace = "",
     compressed: Compressed = False,
     rate: Rate = 30.0,

@@ -100,6 +100,7 @@ class Session:
         is_fixed: bool = False,
     ) -> Result:
         """Gather views and calibrate; a refusal is reported and ends the command with 1."""
+        self._folder = run_folder(self._run, self._kind)
         try:
             if self._source.images is not None:
                 return calibrate(self._from_folder(self._source.images))
@@ -122,7 +123,7 @@ class Session:
     ) -> None:
         """Write the report and its pictures, and print the summary or the report."""
         content = self._about() | figures | {"files": [str(path) for path in files]}
-        folder = run_folder(self._run, self._kind)
+        folder = self._folder
         with self._console.status("drawing ..."):
             draw_coverage(views, residuals, folder / "coverage.png")
             draw_errors(views, residuals, folder / "errors.png")
@@ -203,7 +204,7 @@ class Session:
     def _refuse(self, refusal: CalibrationRefused) -> NoReturn:
         content = self._about() | {"refused": list(refusal.reasons)}
         content["views"] = view_figures(self._views)
-        folder = run_folder(self._run, self._kind)
+        folder = self._folder
         path = write_report(folder, content)
         if self._views:
             draw_coverage(self._views, None, folder / "coverage.png")
