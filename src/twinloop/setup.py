@@ -10,6 +10,9 @@ NODES = (
     "stereo_camera",
     "realsense",
     "ball_tracker",
+    "joint_driver",
+    "dynamixel",
+    "joystick",
 )
 
 setup(
