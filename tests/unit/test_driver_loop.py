@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_cameras import until
 from fake_joints import FakeJoints
-from twinloop.drivers.faults import DeviceLost
+from twinloop.drivers.faults import DeviceLost, JointFault
 from twinloop.drivers.loop import DriverLoop, LoopSettings
 from twinloop.robots.dclaw import DCLAW
 from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
@@ -221,6 +221,38 @@ def test_the_emergency_stop_stands_at_once_and_only_a_re_arm_after_the_release_e
     assert bench.guard.state is GuardState.EMERGENCY_STOP
 
 
+def test_joints_that_were_moved_by_hand_in_an_emergency_stop_stay_where_they_are() -> None:
+    bench = Bench().connect()
+    bench.drive(2)
+    bench.loop.emergency_stop(True)
+    bench.cycle(3)
+    bench.joints.position = RAISED + 0.3
+    moved = bench.joints.position.copy()
+    bench.connect()
+    begun = len(bench.joints.written)
+    bench.cycle(10)
+    np.testing.assert_allclose(bench.joints.written[begun:], np.tile(moved, (10, 1)), atol=1e-12)
+    assert bench.guard.state is GuardState.EMERGENCY_STOP
+    bench.loop.emergency_stop(False)
+    assert bench.loop.rearm()[0]
+    bench.cycle(10)
+    np.testing.assert_allclose(bench.joints.position, moved, atol=1e-12)
+    np.testing.assert_allclose(bench.guard.goal, moved, atol=1e-12)
+
+
+def test_a_re_arm_that_is_not_needed_changes_no_grip() -> None:
+    bench = Bench().connect()
+    bench.drive(2)
+    bench.cycle(20)
+    gripped = bench.joints.written[-1]
+    bench.joints.position = gripped - 0.05
+    bench.loop.cycle()
+    bench.joints.position = gripped - 0.05
+    assert bench.loop.rearm() == (True, "was not stopped")
+    bench.cycle(3)
+    np.testing.assert_array_equal(bench.joints.written[-1], gripped)
+
+
 # With its thread.
 
 
@@ -283,6 +315,24 @@ def test_recovery_fails_while_a_joint_is_at_fault(running: Callable[..., DriverL
     assert loop.recover() == (False, "F1J1: jammed")
     joints.faults = {}
     assert loop.recover() == (True, "recovered")
+
+
+def test_a_device_that_cannot_be_engaged_leaves_the_guard_stopped(
+    running: Callable[..., DriverLoop],
+) -> None:
+    joints = FakeJoints()
+    loop = running(joints)
+    until(lambda: loop.status().state == "running")
+    assert loop.stop()[0]
+
+    def refuse(position: np.ndarray) -> None:
+        raise JointFault({"F1J1": "refuses"})
+
+    joints.engage = refuse  # type: ignore[method-assign]
+    assert loop.recover() == (False, "F1J1: refuses")
+    assert loop.status().state == "fault"
+    assert loop.guard is not None
+    assert loop.guard.state is GuardState.STOPPED
 
 
 def test_a_latched_stop_outlives_a_restart_of_the_loop(running: Callable[..., DriverLoop]) -> None:

@@ -219,11 +219,12 @@ class DriverLoop:
             if guard.state is GuardState.STOPPED and self._state != "running":
                 return False, f"{self._text}: recover first"
             now_ns = self._ros_now()
+            was_stopped = guard.state in (GuardState.STOPPED, GuardState.EMERGENCY_STOP)
             done, text = guard.rearm(reading.position, now_ns, self._steady_now())
-            if done and self._state != "running":
-                guard.stop(self._text, now_ns)
-            elif done and guard.state is GuardState.HOLDING:
+            if done and was_stopped:
                 self._hang_over(reading.position)
+                if self._state != "running":
+                    guard.stop(self._text, now_ns)
             return done, text
 
     def recover(self, patience_s: float = 5.0) -> tuple[bool, str]:
@@ -394,12 +395,15 @@ class DriverLoop:
             raise DriverFault(f"{guard.reason}: release it and re-arm first")
         if self._state == "running":
             return "was not at fault"
-        self.driver.recover()
-        reading = self.driver.read()
-        if reading.faults:
-            raise JointFault(reading.faults)
+        try:
+            self.driver.recover()
+            self._engage(self.driver.read())
+        except DeviceLost:
+            raise
+        except DriverFault as fault:
+            self._fault(str(fault))
+            raise
         self._failing_since_s = None
-        self._engage(reading)
         self._timing.pause()
         return "recovered"
 
@@ -427,9 +431,6 @@ class DriverLoop:
             self.guard = CommandGuard(self.driver.robot, self._guard_settings, position)
         elif old.state in (GuardState.HOLDING, GuardState.ACTIVE):
             old.restart(position, self._ros_now(), "connected")
-        else:
-            return  # engaged by `recover` or `rearm` alone, which make it stand anew
-        self._hang_over(position)
 
     def _engage(self, reading: JointReading) -> None:
         robot = self.driver.robot
@@ -453,11 +454,8 @@ class DriverLoop:
                 done, text = guard.rearm(reading.position, self._ros_now(), self._steady_now())
                 if not done:
                     raise DriverFault(text)
-                self._hang_over(reading.position)
-            elif guard.state is GuardState.EMERGENCY_STOP and not _is_at(guard, reading.position):
-                raise DriverFault(
-                    f"{guard.reason}, and the joints have moved: re-arm, then recover"
-                )
+            # In an emergency stop the guard stands where it did; the joints stay where they are.
+            self._hang_over(reading.position)
         self.driver.engage(reading.position)
         self._is_engaged = True
         self._must_recover = False
@@ -486,11 +484,12 @@ class DriverLoop:
             with contextlib.suppress(RuntimeError):
                 self._on_change()
 
-    # A joint that stands a little outside its limits is led back when commanded, without a jump.
+    # Joints that do not stand where the guard does, outside their limits say, stay where they are;
+    # once commanded they are led back without a jump.
 
     def _hang_over(self, position: Array) -> None:
-        robot = self.driver.robot
-        self._overhang = position - np.clip(position, robot.lower, robot.upper)
+        assert self.guard is not None
+        self._overhang = position - self.guard.applied
 
     def _led_back(self, setpoint: Array) -> Array:
         assert self.guard is not None
@@ -512,8 +511,3 @@ class DriverLoop:
     @property
     def _limits(self) -> tuple[Array, Array]:
         return self.driver.robot.lower, self.driver.robot.upper
-
-
-def _is_at(guard: CommandGuard, position: Array) -> bool:
-    inside = np.clip(position, guard.robot.lower, guard.robot.upper)
-    return bool(np.allclose(guard.applied, inside, atol=0.02))
