@@ -86,6 +86,7 @@ class Servo:
         self.id = servo
         self.memory = bytearray(SIZE)
         self.off_until_s = 0.0
+        self.travel = 0  # ticks, to and fro
         self.heard_s = self.moved_s = time.monotonic()
         for name, value in {
             "model": model,
@@ -129,7 +130,9 @@ class Servo:
             self["torque"] = 0
         way = float(self["goal_position"] - self["position"]) if self["torque"] else 0.0
         most = FASTEST * (now_s - self.moved_s)
-        self["position"] = self["position"] + round(max(-most, min(most, way)))
+        step = round(max(-most, min(most, way)))
+        self["position"] = self["position"] + step
+        self.travel += abs(step)
         limit = self["goal_current"] if self["operating_mode"] == 5 else self["current_limit"]
         self["current"] = max(-limit, min(limit, round(way)))
         self.moved_s = now_s
@@ -314,6 +317,9 @@ class Bus:
 
     def on_get(self, field: str) -> list[int]:
         return [each[field] for each in self.servos.values()]
+
+    def on_travel(self) -> list[int]:
+        return [each.travel for each in self.servos.values()]
 
     def on_silence(self, ids: list[int]) -> float:
         self.silent = set(ids)

@@ -103,6 +103,19 @@ def test_to_engage_holds_the_joints_where_they_stand(servos: Servos, driver: Any
     np.testing.assert_allclose(driver.read().position, START_RAD)
 
 
+def test_a_goal_that_was_left_from_before_is_not_gone_to(
+    servos: Servos, make: Callable[..., DynamixelDriver]
+) -> None:
+    servos.do("set", goal_position=3000)
+    before = servos.do("travel")
+    driver = make()
+    driver.connect()
+    driver.engage(driver.read().position)
+    time.sleep(0.05)
+    np.testing.assert_allclose(driver.read().position, START_RAD, atol=1e-9)
+    assert servos.do("travel") == before
+
+
 def test_setpoints_are_followed_and_currents_measured(servos: Servos, driver: Any) -> None:
     target = np.linspace(-0.2, 0.6, 16)
     driver.write(target)
