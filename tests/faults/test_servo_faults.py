@@ -34,7 +34,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverStation]:
         settings = servos.settings
         # Patience that a free machine would do with; a busy one costs attempts.
         servos.settings = lambda **changes: settings(answer_timeout_s=0.012, **changes)
-        with DriverStation(servos, tmp_path_factory.mktemp("lab"), silent_s=0.06) as made:
+        with DriverStation(servos, tmp_path_factory.mktemp("lab"), silent_s=0.045) as made:
             made.wait_for_joints()
             made.beat(False)
             yield made

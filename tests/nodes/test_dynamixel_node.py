@@ -57,9 +57,11 @@ def test_the_node_speaks_as_a_robot_does_and_holds_at_the_end(station: DriverSta
     assert station.servos.do("get", field="watchdog") == [0] * 16
     goals = np.array([goal for _, goal in station.servos.do("goals")])
     steps = np.abs(np.diff(goals, axis=0)).max(axis=1)
-    assert steps[-30:].max() > 0  # it moved until the end,
-    assert steps[-1] <= 1  # and came to rest by the ramp:
-    assert np.abs(np.diff(steps.astype(int))).max() <= 40  # nothing but the ramp's acceleration
+    # It moved until the end, and came to rest by the ramp, whose jerk allows 0.01 rad, or 7 ticks,
+    # in the last cycle, and whose acceleration so much from cycle to cycle.
+    assert steps[-20:].max() > 7
+    assert steps[-1] <= 7
+    assert np.abs(np.diff(steps.astype(int))).max() <= 8
 
 
 def test_stop_recover_and_the_faults_of_joints(station: DriverStation) -> None:

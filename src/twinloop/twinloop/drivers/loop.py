@@ -43,7 +43,7 @@ class LoopSettings:
     """
 
     stall_limit_s: float = 0.03
-    silent_s: float = 0.06
+    silent_s: float = 0.045
     first_wait_s: float = 0.1
     longest_wait_s: float = 2.0
     tolerance_rad: float = 0.1
