@@ -25,7 +25,8 @@ _RESIDUAL_PX = 0.7  # standard deviation of a difference
 _ALIKE = 12.0  # neighbouring differences err together: that many count as one
 _LEAST_POINTS = 25
 _ROUNDS = 3
-_ROTATION_STD, _PLACE_STD_M = np.radians(0.3), 0.002  # of the calibration, per axis
+# Of the calibration, per axis: 0.3 degrees and 2 mm in all.
+_ROTATION_STD, _PLACE_STD_M = np.radians(0.3) / np.sqrt(3.0), 0.002 / np.sqrt(3.0)
 _WIDTH_STD_PX = 0.5  # by which masks may be too wide or too narrow everywhere
 _MEMORY_S = 60.0  # a rig that is pushed is found again within this time
 
