@@ -66,13 +66,21 @@ def command(
 
 
 def start_node(
-    module: str, domain: int, namespace: str = "/", **parameters: Any
+    module: str,
+    domain: int,
+    namespace: str = "/",
+    remap: dict[str, str] | None = None,
+    **parameters: Any,
 ) -> subprocess.Popen:
-    """Start the `main` of a module as a process in a domain, with ROS parameters."""
+    """Start the `main` of a module as a process in a domain, with ROS parameters.
+
+    `remap` gives other names to the topics that it names.
+    """
     ros = [
         f"{name}:={str(v).lower() if isinstance(v, bool) else v}" for name, v in parameters.items()
     ]
     settings = [part for item in ros for part in ("-p", item)]
+    settings += [part for old, new in (remap or {}).items() for part in ("-r", f"{old}:={new}")]
     # The kernel ends the process with this one, however this one ends (PR_SET_PDEATHSIG).
     code = f"import ctypes; ctypes.CDLL(None).prctl(1, 9); from {module} import main; main()"
     return subprocess.Popen(
