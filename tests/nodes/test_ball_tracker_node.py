@@ -15,12 +15,12 @@ import pytest
 from bag_processes import Observer, wait_until
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from twin_station import start_node
 from twinloop.contract import stamp_of
 from twinloop.nodes import qos
 from twinloop.perception.camera_info import to_camera_info
-from twinloop.perception.images import to_array, to_message
+from twinloop.perception.images import compress, to_array, to_message
 from twinloop.robots.hand24 import HAND24
 from twinloop_sim.cameras import open_eyes
 from twinloop_sim.tracker_standin import into_palm
@@ -66,13 +66,15 @@ class Bench:
     view: View
     stamp_ns: int = field(default_factory=time.time_ns)
     balls: list[TrackedBallArray] = field(default_factory=list)
+    formats: tuple[str, str] | None = None  # of compressed images, left and right
 
     def __post_init__(self) -> None:
         node = self.observer.node
         node.create_subscription(TrackedBallArray, "balls", self.balls.append, qos.SENSOR)
         self._joints = node.create_publisher(JointState, "joint_states", qos.SENSOR)
+        kind, name = (CompressedImage, "/compressed") if self.formats else (Image, "")
         self._images = {
-            e: node.create_publisher(Image, f"stereo/{e}/image_raw", qos.IMAGE) for e in EYES
+            e: node.create_publisher(kind, f"stereo/{e}/image_raw{name}", qos.IMAGE) for e in EYES
         }
         self._infos = {
             e: node.create_publisher(CameraInfo, f"stereo/{e}/camera_info", qos.IMAGE) for e in EYES
@@ -96,7 +98,11 @@ class Bench:
             frame = f"camera_{eye}_optical"
             self._infos[eye].publish(to_camera_info(self.view.cameras[eye], stamp, frame))
             picture = (images or self.view.images)[index]
-            self._images[eye].publish(to_message(picture, "rgb8", stamp, frame))
+            if self.formats:
+                message = compress(picture, "rgb8", stamp, frame, self.formats[index])
+            else:
+                message = to_message(picture, "rgb8", stamp, frame)
+            self._images[eye].publish(message)
         time.sleep(0.05)
 
     def until(self, done: Any, **frame: Any) -> None:
@@ -208,6 +214,19 @@ def test_a_reset_forgets_the_balls(bench: Bench) -> None:
     bench.until(lambda: len(bench.balls) > known + 1)
     # What its speed is has to be found out anew.
     assert max(message.balls[0].covariance[21] for message in bench.balls[known:]) > 3.0 * sure
+
+
+def test_compressed_images_will_do(view: View) -> None:
+    with Observer(DOMAIN + 1) as observer:
+        process = start_node("twinloop.nodes.ball_tracker", DOMAIN + 1, transport="compressed")
+        bench = Bench(observer, view, formats=("jpeg", "png"))
+        bench.until(lambda: bench.balls and not bench.is_stale)
+        found = np.array(
+            [[b.position.x, b.position.y, b.position.z] for b in bench.balls[-1].balls]
+        )
+        assert np.linalg.norm(found - view.balls, axis=1).max() < LARGEST_M
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
 
 
 def test_a_mount_that_is_not_there_ends_the_node() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from twinloop.contract import stamp_of
 from twinloop.contract.baoding import PALM_FRAME
@@ -35,6 +35,7 @@ from twinloop.robots.description import hand_urdf
 from twinloop.robots.hand24 import HAND24
 from twinloop_interfaces.msg import EpisodeStatus, TrackedBallArray
 
+RAW, COMPRESSED = TRANSPORTS = ("raw", "compressed")
 SILENCE_S = 0.5  # without images, on the steady clock, before the node says so
 _MOUNT = ("rh_forearm", "camera_left_optical")
 _KEEP = 0.9  # of the average time a pair takes
@@ -46,6 +47,9 @@ class BallTrackerNode(Node):
     parameters = (
         ParameterSpec(
             "mount", "", "File that says where the left camera sits; empty: as the URDF has it"
+        ),
+        ParameterSpec(
+            "transport", RAW, "How images come: as they are, or as JPEG or PNG", choices=TRANSPORTS
         ),
         ParameterSpec("weights", "", "Folder of the tracker's network; empty: the shipped one"),
         ParameterSpec(
@@ -88,10 +92,13 @@ class BallTrackerNode(Node):
                 EpisodeStatus, "episode_status", self.guarded(self._on_episode), qos.latched()
             ),
         ]
+        pictures: tuple[Any, str] = (Image, "image_raw")
+        if self.param("transport") == COMPRESSED:
+            pictures = (CompressedImage, "image_raw/compressed")
         for eye in EYES:
             for kind, name, callback in (
                 (CameraInfo, "camera_info", self._on_info),
-                (Image, "image_raw", self._on_image),
+                (*pictures, self._on_image),
             ):
                 topic = f"stereo/{eye}/{name}"
                 call = self.guarded(partial(callback, eye))
@@ -173,7 +180,7 @@ class BallTrackerNode(Node):
         )
         self._complaint = ""
 
-    def _on_image(self, eye: str, message: Image) -> None:
+    def _on_image(self, eye: str, message: Image | CompressedImage) -> None:
         pairs = self._pairs
         if not self.is_active or pairs is None:
             return
@@ -187,7 +194,7 @@ class BallTrackerNode(Node):
             self._complaint = ""
             self._track(pair)
 
-    def _pixels(self, message: Image) -> NDArray[np.uint8]:
+    def _pixels(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
         try:
             return to_array(message, "rgb8")
         except ImageRefused:
