@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from twinloop.robots.leap import LEAP
 
 ROBOT = LEAP
 XC330 = 1240
+_PATIENCE_S = 30.0
 
 
 class Servos:
@@ -74,6 +76,8 @@ class Servos:
 
     def _line(self) -> str:
         assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], _PATIENCE_S)
+        assert ready, f"the servos' process says nothing; it ended with {self.process.poll()}"
         return self.process.stdout.readline()
 
 
