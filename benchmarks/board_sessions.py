@@ -7,7 +7,7 @@ Lenses, rigs and poses of boards are drawn at random; `rendered_boards` makes th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ Pictures = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 BASELINE_M = 0.12
 MOUNT, CAMERA, PALM = "rh_forearm", "camera_left_optical", "rh_palm"
 WRIST = ("rh_WRJ2", "rh_WRJ1")
+EVERYWHERE = tuple(itertools.product(range(2), range(9)))
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def held_boards(
     distance_m: tuple[float, float] = (0.35, 0.7),
     tilt_deg: tuple[float, float] = (0.0, 40.0),
     reach: float = 0.76,
+    parts: Sequence[tuple[int, int]] = EVERYWHERE,
 ) -> Iterator[Array]:
     """Yield poses [4, 4] in the left eye's frame of a board that somebody holds up, without end.
 
@@ -105,14 +107,14 @@ def held_boards(
         distance_m: nearest and farthest.
         tilt_deg: least and greatest.
         reach: share of the picture's width and height over which the board's middle is moved.
+        parts: eyes and ninths of their pictures, row by row, that the middle is moved through.
     """
     eyes = (np.eye(4), np.linalg.inv(truth.right_from_left()))
     lenses = (truth.left, truth.right)
     middle = board.points.mean(axis=0)
-    turns = rng.permutation(18)
+    order = rng.permutation(len(parts))
     for index in itertools.count():
-        # Every part of each picture in turn, as far as a board reaches.
-        eye, part = divmod(int(turns[index % 18]), 9)
+        eye, part = parts[order[index % len(parts)]]
         cell = np.array([part % 3, part // 3])
         share = 0.5 + reach * ((cell + rng.uniform(0.0, 1.0, 2)) / 3 - 0.5)
         place = lenses[eye].rays(share * lenses[eye].size) * rng.uniform(*distance_m)

@@ -22,6 +22,7 @@ import matplotlib
 import numpy as np
 from board_sessions import (
     CAMERA,
+    EVERYWHERE,
     HARSH,
     MOUNT,
     PALM,
@@ -40,6 +41,7 @@ from harness import Target
 from rich.console import Console
 from twinloop.perception.calibration.boards import parse_board
 from twinloop.perception.calibration.collecting import Shot, look
+from twinloop.perception.calibration.diversity import ENOUGH, corner_counts
 from twinloop.perception.calibration.hand_camera import MountCalibration, calibrate_mount
 from twinloop.perception.calibration.link import Link
 from twinloop.perception.calibration.stereo import StereoCalibration, calibrate_stereo
@@ -149,13 +151,26 @@ def calibrate_pair(
         except CalibrationRefused as refusal:
             refusals, why = refusals + 1, str(refusal)
         wanted = len(views) + MORE_VIEWS
-        # A person does as told: tilts more, or goes where nothing was seen.
-        poses = (
-            held_boards(board, room.truth, rng, tilt_deg=(25.0, 40.0), reach=0.4)
-            if "tilt the board" in why
-            else held_boards(board, room.truth, rng, tilt_deg=(0.0, 25.0))
-        )
+        poses = as_told(room, views, why, rng)
     return None, views, refusals, why
+
+
+def as_told(room: Room, views: list[View], why: str, rng: np.random.Generator) -> Any:
+    """Return poses as of a person who does what a refusal asks for."""
+    if "tilt the board" in why:
+        return held_boards(room.board, room.truth, rng, tilt_deg=(25.0, 40.0), reach=0.4)
+    blank = []
+    for eye in range(2):
+        seen = [one for view in views if (one := view.seen[eye]) is not None]
+        counts = corner_counts(seen, (3, 3)).ravel()
+        blank += [(eye, part) for part in range(9) if counts[part] < ENOUGH.corners]
+    return held_boards(
+        room.board,
+        room.truth,
+        rng,
+        tilt_deg=(0.0, 20.0),
+        parts=blank or EVERYWHERE,
+    )
 
 
 def from_known_place(
