@@ -86,7 +86,8 @@ class SyntheticRobot(Node):
         if phase in FRAME_TICKS:
             self.truth.publish(self.seen())
         if self.tick - self.goal_tick >= TICKS_PER_STEP + 5:
-            self.publish_goal(to_time(self.now_ns))
+            # One tick back, so that no step is planned from a goal dated as its own command.
+            self.publish_goal(to_time(self.now_ns - TICK_NS))
         if phase == 0:
             self.guard.publish(GuardStatus(stamp=to_time(self.now_ns), state=GuardStatus.ACTIVE))
         if phase in (0, 5):
