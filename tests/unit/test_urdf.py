@@ -4,9 +4,9 @@ import xml.etree.ElementTree as ElementTree
 import mujoco
 import numpy as np
 import pytest
-from twinloop.robots.description import hand_joint_names, hand_urdf
+from twinloop.robots.description import cell_urdf, hand_joint_names, hand_urdf
 from twinloop.robots.hand24 import HAND24
-from twinloop.robots.kinematics import Chain, capsules
+from twinloop.robots.kinematics import Chain, capsules, fixed_transform
 from twinloop.robots.rotations import matrix_from_quaternion, quaternion_from_matrix
 from twinloop_sim.bullet_server import connect, load_hand
 
@@ -129,3 +129,10 @@ def test_quaternions_and_matrices_agree_for_every_rotation() -> None:
     back = quaternion_from_matrix(matrix_from_quaternion(quaternion))
     sign = np.where((quaternion * back).sum(-1, keepdims=True) < 0, -1.0, 1.0)
     np.testing.assert_allclose(sign * back, quaternion, atol=1e-12)
+
+
+def test_fixed_links_of_the_cell_are_found_though_other_joints_slide() -> None:
+    pose = fixed_transform(cell_urdf(), "world", "tray_camera_optical")
+    np.testing.assert_allclose(pose[:3, 3], [-0.59, 0.46, 0.24])
+    with pytest.raises(ValueError, match=r"panda_finger_joint1.* slide"):
+        Chain(cell_urdf(), (), ("panda_leftfinger",))

@@ -39,6 +39,7 @@ class _Joint:
     origin: Array  # [3] m
     rotation: Array  # [3, 3]
     axis: Array | None  # [3], None where fixed
+    slides: bool
 
 
 class Chain:
@@ -50,7 +51,7 @@ class Chain:
         links: links whose poses are wanted, in this order.
 
     Raises:
-        ValueError: an unknown link or joint.
+        ValueError: an unknown link or joint, or a joint on the way that slides.
     """
 
     def __init__(self, urdf: str, joint_names: tuple[str, ...], links: tuple[str, ...]) -> None:
@@ -61,6 +62,9 @@ class Chain:
             raise ValueError(f"the URDF has no joints {absent}; it has {sorted(known)}")
         self.links = links
         ordered = _ancestry(joints, links)
+        sliding = [joint.name for joint in ordered if joint.slides]
+        if sliding:
+            raise ValueError(f"joints {sliding} slide, expected revolute or fixed ones")
         place = {joint.child: i for i, joint in enumerate(ordered)}
         self._wanted = [place[link] for link in links]
         column = {name: i for i, name in enumerate(joint_names)}
@@ -156,8 +160,10 @@ def _joints(urdf: str) -> list[_Joint]:
     result = []
     for joint in ElementTree.fromstring(urdf).findall("joint"):
         kind = joint.attrib["type"]
-        if kind not in ("revolute", "continuous", "fixed"):
-            raise ValueError(f"joint {joint.attrib['name']} is {kind}, expected revolute or fixed")
+        if kind not in ("revolute", "continuous", "prismatic", "fixed"):
+            raise ValueError(
+                f"joint {joint.attrib['name']} is {kind}, expected revolute, prismatic or fixed"
+            )
         axis = None
         if kind != "fixed":
             element = joint.find("axis")
@@ -165,7 +171,9 @@ def _joints(urdf: str) -> list[_Joint]:
             axis = axis / np.linalg.norm(axis)
         origin, rotation = _origin(joint.find("origin"))
         parent, child = (joint.find(tag).attrib["link"] for tag in ("parent", "child"))  # type: ignore[union-attr]
-        result.append(_Joint(joint.attrib["name"], parent, child, origin, rotation, axis))
+        result.append(
+            _Joint(joint.attrib["name"], parent, child, origin, rotation, axis, kind == "prismatic")
+        )
     return result
 
 
