@@ -23,6 +23,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +172,15 @@ def run_steps() -> None:
         digest(sorted(interfaces.rglob("*.*")), packages),
         lambda: build("twinloop_interfaces", fresh=True),
     )
+    # Standard messages that the wheels lack; one step each, so that a new one costs itself alone.
+    for manifest in sorted((ROOT / "wheels").glob("*/package.xml")):
+        name = manifest.parent.name
+        step(
+            name,
+            f"{name} (C++ build)",
+            digest(sorted(manifest.parent.rglob("*.*")), packages),
+            partial(build, name, fresh=True),
+        )
     step(
         "nodes",
         "twinloop packages",
@@ -290,7 +300,8 @@ def build(*packages: str, fresh: bool = False) -> None:
     }
     command = [str(PYTHON), "-m", "colcon", "--log-base", str(ROOT / "log"), "build"]
     command += ["--merge-install", "--symlink-install", "--event-handlers", "console_direct+"]
-    command += ["--base-paths", "src", "sim", "--packages-select", *packages]
+    wheels = sorted(str(path.parent) for path in (ROOT / "wheels").glob("*/package.xml"))
+    command += ["--base-paths", "src", "sim", *wheels, "--packages-select", *packages]
     command += ["--cmake-args", f"-DPython3_EXECUTABLE={PYTHON}", "-DBUILD_TESTING=OFF"]
     run(command, f"colcon could not build {', '.join(packages)}", environment)
 

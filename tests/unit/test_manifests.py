@@ -173,11 +173,11 @@ def test_every_import_of_tests_and_benchmarks_is_declared() -> None:
 
 def test_an_import_without_a_dependency_is_found(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text('def f():\n    from scipy import linalg\n\nTYPE = "tf2_msgs/msg/TFMessage"\n')
+    path.write_text('def f():\n    from scipy import linalg\n\nTYPE = "vision_msgs/msg/Pose2D"\n')
     problems = undeclared([path], {"twinloop"}, declared(manifest("twinloop")))
     assert [problem.split(",")[0] for problem in problems] == [
         "module.py needs scipy",
-        "module.py needs tf2_msgs",
+        "module.py needs vision_msgs",
     ]
 
 

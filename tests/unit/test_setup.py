@@ -283,6 +283,7 @@ def test_an_environment_whose_python_has_gone_is_made_anew(
         ("requirements.lock", [*STEPS[1:3], *STEPS[4:]]),
         ("scripts/workspace.py", ["install_workspace_module"]),
         ("src/twinloop_interfaces/package.xml", ["build"]),
+        ("wheels/tf2_msgs/package.xml", ["build"]),
         ("src/twinloop/package.xml", ["build_packages"]),
         ("launch/new.launch.xml", ["build_packages"]),
         ("src/twinloop/twinloop/node.py", []),
