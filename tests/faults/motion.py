@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a recorded motion, and the line that states them for the fault matrix."""
+"""Figures of a recorded motion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -46,18 +46,3 @@ def _unbroken(samples: Samples) -> Iterator[np.ndarray]:
             run = []
         run.append(sample)
     yield np.array([position for _, position in run])
-
-
-def state_row(row: int, expected: str, measured: str) -> None:
-    """Print a row's line; `pytest -s` and `make faults` show it."""
-    print(f"\nfault row {row}: expected {expected}, measured {measured}")
-
-
-def best_of(attempts: int, bound: float, measure: Callable[[], float]) -> float:
-    """Measure until within the bound: a busy machine delays the observer, never hastens a stop."""
-    best = float("inf")
-    for _ in range(attempts):
-        best = min(best, measure())
-        if best <= bound:
-            break
-    return best

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from motion import best_of, last_motion_ns, peak_rates, since, state_row
+from motion import last_motion_ns, peak_rates, since
+from rows import Row
 from twin_station import CUP, NAMES, PERIOD_NS, Station, command
 from twinloop.robots.hand24 import HAND24
 
@@ -55,16 +56,16 @@ def freeze(station: Station) -> float:
     return max(held_ns, stopped_ns) * 1e-6 - due_ns * 1e-6
 
 
-def test_row_1_a_frozen_source_is_held(station: Station) -> None:
-    late_ms = best_of(3, 100.0, lambda: freeze(station))
-    state_row(1, "hold <= 100 ms after the missed turn", f"{late_ms:.0f} ms")
-    assert late_ms <= 100.0
+@pytest.mark.fault(1, "twin")
+def test_row_1_a_frozen_source_is_held(row: Row, station: Station) -> None:
+    row.measure("hold after the missed turn", lambda: freeze(station), "ms", at_most=100.0)
     station.drive(lambda k: station.record.setpoints[-1][1] if k < 3 else None)
     station.spin_until(lambda: station.driver is None)
     station.spin_until(lambda: station.state == GuardStatus.ACTIVE)
 
 
-def test_row_3_no_element_that_is_not_finite_gets_through(station: Station) -> None:
+@pytest.mark.fault(3, "twin")
+def test_row_3_no_element_that_is_not_finite_gets_through(row: Row, station: Station) -> None:
     start_ns = station.now_ns
     counted = station.record.statuses[-1].non_finite
     values = (np.nan, np.inf, -np.inf)
@@ -76,11 +77,12 @@ def test_row_3_no_element_that_is_not_finite_gets_through(station: Station) -> N
         assert name in reason
     assert_still(station, start_ns)
     got = station.record.statuses[-1].non_finite - counted
-    state_row(3, "none reaches the device; counted", f"0 of 24 applied, {got} counted")
+    row.measured("refused without motion and counted, of 24", got, at_least=24)
     assert got == 24
 
 
-def test_row_4_wrong_lengths_and_names_are_refused_whole(station: Station) -> None:
+@pytest.mark.fault(4, "twin")
+def test_row_4_wrong_lengths_and_names_are_refused_whole(row: Row, station: Station) -> None:
     start_ns = station.now_ns
     goal = list(CUP + 0.1)
     bad = [
@@ -100,10 +102,11 @@ def test_row_4_wrong_lengths_and_names_are_refused_whole(station: Station) -> No
     several.points *= 2
     assert "one trajectory point" in station.send_refused(several)
     assert_still(station, start_ns)
-    state_row(4, "all refused, no motion", f"{len(bad) + 1} of {len(bad) + 1} refused, no motion")
+    row.measured("refused without motion, of 9", len(bad) + 1, at_least=9)
 
 
-def test_row_5_stale_stamps_are_dropped(station: Station) -> None:
+@pytest.mark.fault(5, "twin")
+def test_row_5_stale_stamps_are_dropped(row: Row, station: Station) -> None:
     start_ns = station.now_ns
     ages_s = (0.25, 0.5, 1.0, 3600.0, -0.2, -3600.0)
     for age_s in ages_s:
@@ -111,48 +114,49 @@ def test_row_5_stale_stamps_are_dropped(station: Station) -> None:
         reason = station.send_refused(command(CUP + 0.1, stamp, "tester"))
         assert "stale" in reason if age_s > 0 else "future" in reason
     assert_still(station, start_ns)
-    state_row(5, "all dropped", f"{len(ages_s)} of {len(ages_s)} dropped, no motion")
+    row.measured("dropped without motion, of 6", len(ages_s), at_least=6)
 
 
-def sweep(station: Station) -> tuple[int, np.ndarray, np.ndarray]:
-    """Ask for 10 rad beyond all limits, up and down; stamp of the start, setpoints, joints."""
-    start_ns = station.now_ns
-    clamped = station.record.statuses[-1].clamped
-    station.drive(lambda k: np.full(24, 10.0 if k < 15 else -10.0) if k < 30 else None)
-    station.spin_until(lambda: station.commanded and station.driver is None)
-    station.spin(0.5)
-    assert station.record.statuses[-1].clamped > clamped
-    return (
-        start_ns,
-        since(station.record.setpoints, start_ns),
-        since(station.record.joints, start_ns),
-    )
+@pytest.fixture(scope="module")
+def sweep(twin: Station) -> list[tuple[int, np.ndarray]]:
+    """Ask for 10 rad beyond all limits, up and down; setpoints since the start."""
+    assert twin.reset().success
+    twin.spin(0.2)
+    start_ns = twin.now_ns
+    clamped = twin.record.statuses[-1].clamped
+    twin.drive(lambda k: np.full(24, 10.0 if k < 15 else -10.0) if k < 30 else None)
+    twin.spin_until(lambda: twin.commanded and twin.driver is None)
+    twin.spin(0.5)
+    assert twin.record.statuses[-1].clamped > clamped
+    return [sample for sample in twin.record.setpoints if sample[0] > start_ns]
 
 
-def test_rows_6_and_8_targets_beyond_a_limit_stop_inside_it(station: Station) -> None:
-    start_ns, setpoints, joints = sweep(station)
+@pytest.mark.fault(6, "twin")
+def test_row_6_targets_beyond_a_limit_are_clamped(
+    row: Row, sweep: list[tuple[int, np.ndarray]]
+) -> None:
+    setpoints = since(sweep, 0)
     outside = int(((setpoints < LOWER) | (setpoints > UPPER)).sum())
-    beyond = max(float((LOWER - joints).max()), float((joints - UPPER).max()), 0.0)
-    state_row(
-        6, "clamped; 0 samples outside", f"{outside} of {setpoints.size}; joints {beyond:.4f} rad"
-    )
+    row.measured(f"samples outside, of {setpoints.size}", outside, at_most=0)
     assert len(setpoints) > 250
-    assert outside == 0
     np.testing.assert_allclose(setpoints.max(axis=0), UPPER, atol=1e-9)
     np.testing.assert_allclose(setpoints.min(axis=0), LOWER, atol=1e-9)
-    samples = [sample for sample in station.record.setpoints if sample[0] > start_ns]
-    speed = peak_rates(samples)[0].max()
+
+
+@pytest.mark.fault(8, "twin")
+def test_row_8_full_speed_ends_inside_the_limit(
+    row: Row, sweep: list[tuple[int, np.ndarray]]
+) -> None:
+    setpoints = since(sweep, 0)
     overrun = max(float((setpoints - UPPER).max()), float((LOWER - setpoints).max()))
-    state_row(
-        8,
-        "stops inside the limit",
-        f"{speed:.2f} rad/s ends at most {max(overrun, 0.0):.0e} rad beyond",
-    )
-    assert speed > 1.4
-    assert overrun <= 0.0
+    row.measured("speed on the way", peak_rates(sweep)[0].max(), "rad/s", at_least=1.4)
+    row.measured("beyond the limit", max(overrun, 0.0), "rad", at_most=0.0)
 
 
-def test_row_7_a_velocity_step_is_limited_to_acceleration_and_jerk(station: Station) -> None:
+@pytest.mark.fault(7, "twin")
+def test_row_7_a_velocity_step_is_limited_to_acceleration_and_jerk(
+    row: Row, station: Station
+) -> None:
     start_ns = station.now_ns
     limited = station.record.statuses[-1].limited
     station.drive(lambda k: MIDDLE + (1.0 if k % 4 < 2 else -1.0) if k < 20 else None)
@@ -166,7 +170,6 @@ def test_row_7_a_velocity_step_is_limited_to_acceleration_and_jerk(station: Stat
             peak_rates(samples), (HAND24.velocity, HAND24.acceleration, HAND24.jerk), strict=True
         )
     ]
-    percent = "/".join(f"{100 * share:.0f}" for share in shares)
-    state_row(7, "<= 100% of speed/acceleration/jerk", f"{percent}%")
+    for name, share in zip(("velocity", "acceleration", "jerk"), shares, strict=True):
+        row.measured(f"{name} in its limit", 100 * share, "%", at_most=100.0 + 1e-4)
     assert shares[1] > 0.5
-    assert max(shares) <= 1.0 + 1e-6

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from motion import best_of, last_motion_ns, since, state_row
+from motion import last_motion_ns, since
+from rows import Row
 from twin_station import Station, command
 from twinloop.robots.hand24 import HAND24
 
@@ -79,10 +80,9 @@ def press(station: Station) -> float:
     return (stopped_ns - pressed_ns) * 1e-6
 
 
-def test_row_12_a_press_stops_within_a_cycle_and_latches(station: Station) -> None:
-    late_ms = best_of(3, 100.0, lambda: press(station))
-    state_row(12, "zero within a cycle (100 ms), latched", f"{late_ms:.0f} ms, latched")
-    assert late_ms <= 100.0
+@pytest.mark.fault(12, "twin")
+def test_row_12_a_press_stops_within_a_cycle_and_latches(row: Row, station: Station) -> None:
+    row.measure("latched and still after", lambda: press(station), "ms", at_most=100.0)
 
 
 def fall_silent(station: Station) -> float:
@@ -104,10 +104,9 @@ def fall_silent(station: Station) -> float:
     return (stopped_ns - silent_ns) * 1e-6
 
 
-def test_row_13_a_lost_heartbeat_is_a_press(station: Station) -> None:
-    late_ms = best_of(3, 250.0, lambda: fall_silent(station))
-    state_row(13, "treated as pressed <= 250 ms, latched", f"{late_ms:.0f} ms, latched")
-    assert late_ms <= 250.0
+@pytest.mark.fault(13, "twin")
+def test_row_13_a_lost_heartbeat_is_a_press(row: Row, station: Station) -> None:
+    row.measure("latched and still after", lambda: fall_silent(station), "ms", at_most=250.0)
 
 
 def test_a_scene_reset_does_not_end_an_emergency_stop(station: Station) -> None:

@@ -7,6 +7,7 @@ servos, node and station share. A busy machine delays, never hastens: the best o
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from driver_station import SERVOS, DriverStation
-from motion import best_of, state_row
+from rows import Row
 from twinloop.robots.leap import LEAP
 
 from twinloop_interfaces.msg import GuardStatus
@@ -25,7 +26,6 @@ TICK_RAD = 2 * np.pi / 4096
 START_RAD = (2200 - 2048) * TICK_RAD
 PERIOD_S = 0.01
 JOINT = 6
-ATTEMPTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +95,22 @@ def silence(station: DriverStation, ids: list[int], word: str) -> float:
     return stopped_ms(station, since_s, word)
 
 
-def test_row_10_a_silent_bus_is_at_fault_within_100_ms(station: DriverStation) -> None:
-    late_ms = best_of(ATTEMPTS, 100.0, lambda: silence(station, list(range(16)), "no good sample"))
-    state_row(10, "device silent: fault <= 100 ms", f"{late_ms:.0f} ms")
-    assert late_ms <= 100.0
+@pytest.mark.fault(10, "Dynamixel bus")
+def test_row_10_a_silent_bus_is_at_fault_within_100_ms(row: Row, station: DriverStation) -> None:
+    row.measure(
+        "fault after",
+        lambda: silence(station, list(range(16)), "no good sample"),
+        "ms",
+        at_most=100.0,
+    )
     # It answers again, and waits to be recovered.
     station.servos.do("silence", ids=[])
     station.until(lambda: station.values()["driver"] == "fault")
     assert "recover first" in station.call("rearm").message
 
 
-def test_row_15_a_silent_servo_is_an_error_that_names_it(station: DriverStation) -> None:
+@pytest.mark.fault(15, "Dynamixel bus")
+def test_row_15_a_silent_servo_is_an_error_that_names_it(row: Row, station: DriverStation) -> None:
     def error_ms() -> float:
         heal(station)
         move(station)
@@ -114,12 +119,13 @@ def test_row_15_a_silent_servo_is_an_error_that_names_it(station: DriverStation)
         beats = [at for at, each in station.beats if at > since_s and each.level == b"\2"]
         return (beats[0] - since_s) * 1e3
 
-    late_ms = best_of(ATTEMPTS, 500.0, error_ms)
-    state_row(15, "servo silent: ERROR <= 500 ms", f"{late_ms:.0f} ms, rf_dip named")
-    assert late_ms <= 500.0
+    row.measure("ERROR that names it after", error_ms, "ms", at_most=500.0)
 
 
-def test_row_14_damaged_packets_are_discarded_with_one_retry(station: DriverStation) -> None:
+@pytest.mark.fault(14, "Dynamixel bus")
+def test_row_14_damaged_packets_are_discarded_with_one_retry(
+    row: Row, station: DriverStation
+) -> None:
     kinds = ("corrupt", "partial", "drop") * 4
 
     def lost_samples() -> float:
@@ -138,14 +144,10 @@ def test_row_14_damaged_packets_are_discarded_with_one_retry(station: DriverStat
         assert np.abs(positions - START_RAD).max() < 0.3
         station.until(lambda: state(station) in ("running", "fault"))
         if state(station) == "fault" or station.guard.state != GuardStatus.ACTIVE:
-            return float("inf")
+            return math.nan
         return float(int(station.values()["lost"]) - lost)
 
-    lost = best_of(ATTEMPTS, 2.0, lost_samples)
-    state_row(
-        14, "sample discarded, <= 1 retry", f"{len(kinds)} damaged, {lost} samples lost, none wrong"
-    )
-    assert lost <= 2
+    row.measure("samples lost, of 12 damaged, none wrong", lost_samples, at_most=2)
 
 
 def alert(station: DriverStation) -> float:
@@ -157,17 +159,19 @@ def alert(station: DriverStation) -> float:
     return late_ms
 
 
+@pytest.mark.fault(16, "Dynamixel bus")
 def test_row_16_an_alert_stops_within_one_cycle_and_names_the_joint(
-    station: DriverStation,
+    row: Row, station: DriverStation
 ) -> None:
     # A cycle, the read of the reason, and the node's look every 20 ms.
     bound_ms = 1e3 * PERIOD_S + 30.0
-    late_ms = best_of(ATTEMPTS, bound_ms, lambda: alert(station))
-    state_row(16, "alert bit: fault within one cycle", f"told after {late_ms:.0f} ms, mf_pip named")
-    assert late_ms <= bound_ms
+    row.measure("told with the joint after", lambda: alert(station), "ms", at_most=bound_ms)
 
 
-def test_row_17_an_unplugged_port_is_left_and_opened_again(station: DriverStation) -> None:
+@pytest.mark.fault(17, "Dynamixel bus")
+def test_row_17_an_unplugged_port_is_left_and_opened_again(
+    row: Row, station: DriverStation
+) -> None:
     def unplug() -> tuple[float, float]:
         heal(station)
         move(station)
@@ -192,15 +196,8 @@ def test_row_17_an_unplugged_port_is_left_and_opened_again(station: DriverStatio
         figures.append(unplug())
         return figures[-1][0]
 
-    late_ms = best_of(3, 100.0, inactive_ms)
-    back_s = min(back for _, back in figures)
-    state_row(
-        17,
-        "inactive <= 100 ms, back <= 5 s",
-        f"inactive after {late_ms:.0f} ms, back {back_s:.1f} s",
-    )
-    assert late_ms <= 100.0
-    assert back_s <= 5.0
+    row.measure("inactive after", inactive_ms, "ms", at_most=100.0)
+    row.measured("opened again within", max(back for _, back in figures), "s", at_most=5.0)
     # Plugged in again it stands still until it is recovered.
     assert station.servos.do("get", field="torque") == [1] * 16
     goals = station.servos.do("get", field="goal_position")
@@ -226,7 +223,8 @@ def withdraw(station: DriverStation) -> tuple[float, np.ndarray]:
     return (goals[moving[-1] + 1][0] - gone_s) * 1e3, way
 
 
-def test_row_30_a_withdrawn_motion_is_slowed_down_to_rest(station: DriverStation) -> None:
+@pytest.mark.fault(30, "Dynamixel bus")
+def test_row_30_a_withdrawn_motion_is_slowed_down_to_rest(row: Row, station: DriverStation) -> None:
     ways = []
 
     def rest_ms() -> float:
@@ -235,17 +233,11 @@ def test_row_30_a_withdrawn_motion_is_slowed_down_to_rest(station: DriverStation
         return late_ms
 
     # The middleware's word, a cycle, and the ramp's fourteen.
-    late_ms = best_of(ATTEMPTS, 250.0, rest_ms)
+    row.measure("at rest after", rest_ms, "ms", at_most=250.0)
     changes = max(np.abs(np.diff(way, 2)).max() for way in ways) / PERIOD_S**2
     # Setpoints are whole ticks, which alone make up to two of them from cycle to cycle.
     bound = LEAP.acceleration[JOINT] + 2 * TICK_RAD / PERIOD_S**2
-    state_row(
-        30,
-        f"decelerated hold, <= {bound:.0f} rad/s2 in whole ticks",
-        f"at rest after {late_ms:.0f} ms, {changes:.0f} rad/s2",
-    )
-    assert late_ms <= 250.0
-    assert changes <= bound
+    row.measured("slowed down by, in whole ticks", changes, "rad/s2", at_most=bound)
 
 
 @pytest.fixture
@@ -268,8 +260,9 @@ def freeze(station: DriverStation, seconds: float) -> None:
     os.kill(station.process.pid, signal.SIGCONT)
 
 
+@pytest.mark.fault(9, "Dynamixel bus")
 def test_row_9_a_loop_that_stalls_lives_through_15_ms_and_ends_its_motion_after_40(
-    strict: DriverStation,
+    row: Row, strict: DriverStation
 ) -> None:
     def survives(seconds: float) -> float:
         """Freeze the node in a motion; 0 if it goes on, 1 if the motion is ended."""
@@ -292,14 +285,8 @@ def test_row_9_a_loop_that_stalls_lives_through_15_ms_and_ends_its_motion_after_
         return float(bool(ended))
 
     # A busy machine stalls by itself: one of several must be lived through, all long ones end.
-    short = best_of(12, 0.0, lambda: survives(0.015))
-    long = [survives(0.040) for _ in range(3)]
-    state_row(
-        9,
-        "15 ms survived, 40 ms aborts",
-        f"15 ms {'aborts' if short else 'survived'}, 40 ms aborts {sum(long):.0f} of 3",
-    )
-    assert short == 0.0
-    assert all(long)
+    row.measure("ended by 15 ms", lambda: survives(0.015), at_most=0.0, attempts=12)
+    lived = [1.0 - survives(0.040) for _ in range(3)]
+    row.measured("not ended by 40 ms, of 3", sum(lived), at_most=0.0)
     goals = [goal for _, goal in goals_since(strict, time.monotonic() - 0.1)]
     assert all((goal == goals[-1]).all() for goal in goals[-3:])
