@@ -5,16 +5,20 @@ SHELL := /bin/bash
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
 	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration
 
-.PHONY: setup demo test lint results clean $(BENCHES)
+.PHONY: setup peers demo test lint results clean $(BENCHES)
 
 setup:
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 was not found; install it and call make again" >&2; exit 1; }
 	@"$(PYTHON)" scripts/bootstrap.py
 
+# What tests of drivers talk to, beside .venv: simulated controllers.
+peers: setup
+	@"$(PYTHON)" scripts/peers.py
+
 demo: setup
 	@.venv/bin/twinloop demo $(ARGS)
 
-test: setup lint
+test: setup peers lint
 	@.venv/bin/python -m pytest $(ARGS)
 
 lint: setup

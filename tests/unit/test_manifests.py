@@ -46,7 +46,7 @@ ROSDEP_KEYS = {
 # Modules without a rosdep key: pip installs them, on a ROS 2 installation too.
 BY_PIP = {
     *("coal", "dynamixel_sdk", "lz4", "mcap", "ompl", "pinocchio", "safetensors", "setuptools"),
-    *("playwright", "trimesh", "viser", "zstandard"),
+    *("playwright", "pylibfranka", "trimesh", "viser", "zstandard"),
 }
 # The environment of the wheels, not part of a ROS 2 installation's manifests.
 BUILD_TOOLS = {"catkin_pkg"}
