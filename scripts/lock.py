@@ -2,6 +2,7 @@
 """Print the lock: what pip installed in the running environment, one `name==version` a line.
 
 Use after `pip install -r requirements.in` in a fresh environment:
+    .venv/bin/pip install --no-deps unitree-legged-sdk  # names the tools that built it
     .venv/bin/python scripts/lock.py > requirements.lock
 """
 

@@ -24,7 +24,11 @@ setup(
         ("share/twinloop", ["package.xml"]),
     ],
     python_requires=">=3.11",
-    extras_require={"ray": ["ray>=2.40"], "tensorboard": ["tensorboard"]},
+    extras_require={
+        "ray": ["ray>=2.40"],
+        "tensorboard": ["tensorboard"],
+        "unitree": ["unitree-legged-sdk"],
+    },
     zip_safe=True,
     maintainer="twinloop maintainers",
     maintainer_email="twinloop@users.noreply.github.com",
