@@ -19,7 +19,16 @@ from twinloop.tasks.base import Task
 __all__ = ["ActionSpace", "Planner", "action_space", "available", "load_config", "make"]
 
 DEFAULT = "mppi"
-_MACHINERY = {"base", "capture", "control", "sampling", "schedule", "settings", "space"}
+_MACHINERY = {
+    "base",
+    "capture",
+    "control",
+    "linear_quadratic",
+    "sampling",
+    "schedule",
+    "settings",
+    "space",
+}
 
 
 def available() -> list[str]:
