@@ -24,6 +24,11 @@ A node goes tick by tick, with a command guard of its own in front::
     tick.sample                              # tracked balls delivered in this tick, or None;
                                              # exposed at sample.tick * cell.tick_s after the reset
     cell.truth()                             # for evaluation only
+
+With `arm=True` there is all that brings dropped balls back: balls fall onto a ramp and roll into a
+tray, and `cell.arms` has an arm for each hand (see `twinloop_sim.arm`) that moves as the cell goes
+on. An episode that shall begin where the last one ended, without anything being put back, starts by
+`cell.reset(seeds, "present")`.
 """
 
 from __future__ import annotations
@@ -39,6 +44,8 @@ from twinloop.robots.hand24 import HAND24
 from twinloop.safety.limits import limit_goal
 from twinloop.safety.ramp import Ramp
 
+from twinloop_sim.arm import Arm, Arms
+from twinloop_sim.arm_twin import ArmBatch
 from twinloop_sim.settings import SceneSettings
 from twinloop_sim.tracker_standin import Sample, TrackerStandin, TrackerState, into_palm
 from twinloop_sim.twin import JOINTS, Array, State, make_batch
@@ -80,6 +87,7 @@ class CellState:
         tracker: state of the tracker.
         held: last usable ball sample, position and velocity [K, 2, 2, 3].
         held_ticks: age of that sample, ticks [K].
+        arms: with what their controllers do [K]; none where the cell has none.
     """
 
     physics: list[bytes]
@@ -89,6 +97,7 @@ class CellState:
     tracker: TrackerState
     held: Array
     held_ticks: NDArray[np.int64]
+    arms: tuple[Arm, ...] = ()
 
 
 class Cell:
@@ -106,11 +115,12 @@ class Cell:
         eyes: what tells where the balls are: the `standin` for a tracker, or `cameras`: a tracker
             on drawn images, which takes about 25 ms an exposure and hand.
         cameras: fields of `CameraSettings`, where cameras see.
+        arm: whether there are ramp, tray and arm too (MuJoCo).
 
     Raises:
-        ValueError: an unknown engine or eyes, fewer than one hand, a joint speed that is not
-            positive, variations of another number of hands or on an engine that knows none,
-            settings of cameras that are out of range.
+        ValueError: an unknown engine or eyes, an arm or variations on an engine that has none,
+            fewer than one hand, a joint speed that is not positive, variations of another number
+            of hands, settings of cameras that are out of range.
         RuntimeError: MuJoCo shall draw what cameras see, and there is no OpenGL.
     """
 
@@ -125,12 +135,14 @@ class Cell:
         spread: str = "",
         eyes: str = "standin",
         cameras: dict[str, Any] | None = None,
+        arm: bool = False,
     ) -> None:
         if eyes not in EYES:
             raise ValueError(f"eyes is {eyes!r}, expected one of {', '.join(EYES)}")
         self.contract: Contract = load("baoding")
         self.hands = hands
-        self.twin = make_batch(engine, hands, threads, scene)
+        self.twin = make_batch(engine, hands, threads, scene, arm)
+        self._arms = Arms(self.twin) if isinstance(self.twin, ArmBatch) else None
         self.scene = self.twin.scene
         self.tick_s = self.twin.tick_s
         self.joint_speed = self.contract.action.rate if joint_speed is None else joint_speed
@@ -181,8 +193,8 @@ class Cell:
 
         Args:
             seeds: one a hand that is reset; a seed sets the start and all the tracker's noise.
-            start: `cup`: balls at rest in the cup; a `CellState`: from there, but with the
-                tracker's noise of the seeds.
+            start: `cup`: balls at rest in the cup; `present`: from where everything is, nothing
+                moves; a `CellState`: from there. The tracker's noise is that of the seeds.
             hands: which hands are reset [K], at a control step; default all, at any time.
 
         Raises:
@@ -190,11 +202,11 @@ class Cell:
             RuntimeError: some hands only, amid a control step.
         """
         chosen = self.twin.select(seeds, hands)
-        if hands is None:
+        if hands is None and start != "present":
             self.tick_count = 0
         else:
             self._at_control_step()
-        if self._spread is not None:
+        if self._spread is not None and start != "present":
             self.vary(chosen, [_drawn(self._spread, int(seed)) for seed in np.atleast_1d(seeds)])
         if isinstance(start, CellState):
             self.set_state(start, hands)
@@ -205,8 +217,10 @@ class Cell:
             self._replace_command(chosen, self.twin.rest[chosen] + offset)
             self.ramp.reset(self.command[chosen], chosen)
             self._waiting[chosen] = self.command[chosen, None]
-        else:
-            raise ValueError(f"start is {start!r}, expected 'cup' or a CellState")
+            if self._arms is not None:
+                self._arms.rest(chosen)
+        elif start != "present":
+            raise ValueError(f"start is {start!r}, expected 'cup', 'present' or a CellState")
         sample = self._tracker.reset(seeds, self.state, self.tick_count, chosen)
         self._hold(sample, chosen)
         # A tracker that did not find the balls knows nothing, not even something old.
@@ -248,7 +262,8 @@ class Cell:
         """Advance the hands under what servos are sent [N, T, 24], rad; returns states [N, T]."""
         differences = self.twin.differences
         arriving, self._waiting = delayed(self._waiting, targets, differences.delay)
-        return self.twin.step(arriving - differences.joint_offset[:, None])
+        arriving = arriving - differences.joint_offset[:, None]
+        return self.twin.step(arriving) if self._arms is None else self._arms.step(arriving)
 
     def limit(self, action: ArrayLike, previous: Array) -> Array:
         """Return the goal [..., 24] that a guard makes of requested targets [..., 24], rad.
@@ -274,6 +289,11 @@ class Cell:
                 "ball_velocity": self._held[:, 1].reshape(self.hands, 6),
             }
         )
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms [N]; none where the cell has none."""
+        return () if self._arms is None else self._arms.present
 
     @property
     def joint_position(self) -> Array:
@@ -314,6 +334,7 @@ class Cell:
             self._tracker.state(chosen),
             self._held[chosen],
             self.tick_count - self._held_at[chosen],
+            () if self._arms is None else self._arms.saved(chosen),
         )
 
     def set_state(self, state: CellState, hands: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -326,6 +347,8 @@ class Cell:
         self._at_control_step()
         chosen = self.twin.select(None, hands)
         self.state = self.twin.set_state(state.physics, hands)
+        if self._arms is not None:
+            self._arms.restore(chosen, state.arms)
         ramp = np.moveaxis(self.ramp.state(), 0, 1)
         ramp[chosen] = state.ramp
         self.ramp.set_state(np.moveaxis(ramp, 1, 0))

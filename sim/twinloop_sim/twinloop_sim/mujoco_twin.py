@@ -20,6 +20,7 @@ from twinloop_sim.variation import Variation
 
 PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 _TAG = b"twinloop/mujoco/1\n"
+_BALLS_Q, _BALLS_V = 14, 12  # at the end of positions and velocities
 
 
 def build_model(scene: SceneSettings, settings: MujocoSettings) -> mujoco.MjModel:
@@ -90,9 +91,10 @@ def varied(model: mujoco.MjModel, variation: Variation) -> mujoco.MjModel:
         model.body_mass[ball] *= variation.ball_mass
         model.body_inertia[ball] *= variation.ball_mass
     if variation.friction is not None:
-        model.geom_friction[:, 0] = variation.friction
-    model.actuator_gainprm[:, 0] *= variation.actuator_gain
-    model.actuator_biasprm[:, 1] *= variation.actuator_gain
+        # Of hand and balls, not of what has a say of its own.
+        model.geom_friction[model.geom_priority == 0, 0] = variation.friction
+    model.actuator_gainprm[:JOINTS, 0] *= variation.actuator_gain
+    model.actuator_biasprm[:JOINTS, 1] *= variation.actuator_gain
     # What was derived from the masses is derived anew.
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
@@ -126,7 +128,7 @@ class MujocoBatch(BatchTwin):
             raise ValueError(f"a MuJoCo twin needs at least 1 thread, got {threads}")
         settings = settings or mujoco_settings()
         self.substeps = settings.substeps
-        self.model = build_model(self.scene, settings)
+        self.model = self._compile(settings)
         self._models: list[mujoco.MjModel] | None = None  # one a hand; None: all are nominal
         used = min(threads, hands)
         self._data = [mujoco.MjData(self.model) for _ in range(used)]
@@ -134,6 +136,9 @@ class MujocoBatch(BatchTwin):
         self.state_size = mujoco.mj_stateSize(self.model, PHYSICS)
         self.physics = np.zeros((hands, self.state_size))
         self.physics[:] = self._start(0)
+
+    def _compile(self, settings: MujocoSettings) -> mujoco.MjModel:
+        return build_model(self.scene, settings)
 
     def vary(self, hands: ArrayLike | None, variations: Sequence[Variation]) -> None:
         chosen = self.select(None, hands)
@@ -170,8 +175,7 @@ class MujocoBatch(BatchTwin):
         data = self._data[0]
         mujoco.mj_resetData(self.model, data)
         data.qpos[:JOINTS] = q
-        for index in range(2):
-            data.qpos[JOINTS + 7 * index :][:3] = balls[index]
+        data.qpos[-_BALLS_Q:].reshape(2, 7)[:, :3] = balls
         physics = np.empty(self.state_size)
         mujoco.mj_getState(self.model, data, physics, PHYSICS)
         return physics
@@ -211,8 +215,8 @@ class MujocoBatch(BatchTwin):
         qpos = physics[..., 1 : 1 + self.model.nq]
         qvel = physics[..., 1 + self.model.nq :][..., : self.model.nv]
         lead = physics.shape[:-1]
-        ball_pose = qpos[..., JOINTS:].reshape(*lead, 2, 7)
-        ball_twist = qvel[..., JOINTS:].reshape(*lead, 2, 6)
+        ball_pose = qpos[..., -_BALLS_Q:].reshape(*lead, 2, 7)
+        ball_twist = qvel[..., -_BALLS_V:].reshape(*lead, 2, 6)
         q = qpos[..., :JOINTS]
         position, rotation = palm_chain(self.scene.side).poses(q[..., :2])
         return State(

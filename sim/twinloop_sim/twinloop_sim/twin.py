@@ -206,13 +206,23 @@ ENGINES = ("mujoco", "pybullet")
 
 
 def make_batch(
-    engine: str, hands: int, threads: int = 1, scene: SceneSettings | None = None
+    engine: str,
+    hands: int,
+    threads: int = 1,
+    scene: SceneSettings | None = None,
+    arm: bool = False,
 ) -> BatchTwin:
-    """Build N hands on an engine.
+    """Build N hands on an engine, each with ramp, tray and arm where `arm` is true.
 
     Raises:
-        ValueError: an unknown engine.
+        ValueError: an unknown engine, or one that has no arm.
     """
+    if arm and engine != "mujoco":
+        raise ValueError(f"the cell with the arm runs on mujoco, got {engine!r}")
+    if arm:
+        from twinloop_sim.arm_twin import ArmBatch
+
+        return ArmBatch(hands, threads=threads, scene=scene)
     if engine == "mujoco":
         from twinloop_sim.mujoco_twin import MujocoBatch
 
