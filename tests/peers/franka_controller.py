@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated Franka controller as a process, on a loopback address: `franka.py` starts it.
+
+Runs in the environment that `make peers` makes. It is `franka-sim` with every check of the arm's
+own on, the model of `franky-sim` without what is only seen, and orders on its standard input.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+REFLEXES = {"cartesian_reflex": 7, "joint_reflex": 5}
+KEPT = 200_000  # commands
+
+
+def bare_model() -> str:
+    """Write the arm's model without what is only seen; returns the file."""
+    package = importlib.util.find_spec("franky_sim")
+    assets = Path(package.origin).parent / "assets"
+    tree = ElementTree.parse(assets / "fr3.xml")
+    root = tree.getroot()
+    root.find("compiler").set("meshdir", str(assets / "meshes"))
+    for parent in list(root.iter()):
+        for geom in parent.findall("geom"):
+            if geom.get("class") == "visual":
+                parent.remove(geom)
+    used = {geom.get("mesh") for geom in root.iter("geom")}
+    for asset in root.findall("asset"):
+        for mesh in asset.findall("mesh"):
+            if (mesh.get("name") or Path(mesh.get("file")).stem) not in used:
+                asset.remove(mesh)
+    with tempfile.NamedTemporaryFile("wb", suffix=".xml", delete=False) as file:
+        tree.write(file)
+    return file.name
+
+
+class Controller:
+    """The simulated controller, what it was told, and what goes wrong with it."""
+
+    def __init__(self, address: str) -> None:
+        from franka_sim.franka_sim_server import FrankaSimServer
+
+        self.commands: deque[tuple[float, list[float], list[float]]] = deque(maxlen=KEPT)
+        self.moves = 0
+        self.server = server = FrankaSimServer(
+            host=address, enforce_comm_constraints=True, enforce_motion_limits=True
+        )
+        apply, move, abort = (
+            server._dispatch_control_command,
+            server.handle_move_command,
+            server._abort_with_error,
+        )
+        self.aborts: list[str] = []
+
+        def dispatch(command: dict[str, Any], *rest: Any, **more: Any) -> Any:
+            time_s = 1e-3 * server.robot_state.state["message_id"]
+            measured = server.robot_state.state["q"]
+            self.commands.append((time_s, list(command["q_c"]), [float(q) for q in measured]))
+            return apply(command, *rest, **more)
+
+        def begin(*arguments: Any, **more: Any) -> Any:
+            self.moves += 1
+            return move(*arguments, **more)
+
+        def give_up(index: Any, reason: str, *rest: Any, **more: Any) -> Any:
+            self.aborts.append(reason)
+            return abort(index, reason, *rest, **more)
+
+        server._dispatch_control_command = dispatch
+        server.handle_move_command = begin
+        server._abort_with_error = give_up
+        threading.Thread(target=server.start, daemon=True).start()
+        while not (server.server_socket and server.gripper_server.server_socket):
+            time.sleep(0.01)
+
+    def on_reflex(self, name: str) -> float:
+        self.server._abort_with_error(REFLEXES[name], name)
+        return time.monotonic()
+
+    def on_object(self, width: float | None) -> None:
+        """Put something between the fingers, or take it away."""
+        self.server.gripper_server.backend.set_object_width(width)
+
+    def on_commands(self) -> list[tuple[float, list[float], list[float]]]:
+        """What was commanded since the last call: controller's time, told, measured."""
+        taken = list(self.commands)
+        self.commands.clear()
+        return taken
+
+    def on_counts(self) -> dict[str, Any]:
+        return {
+            "moves": self.moves,
+            "commands": len(self.commands),
+            "aborts": self.aborts,
+            "homings": getattr(self, "homings", 0),
+            "time_s": 1e-3 * self.server.robot_state.state["message_id"],
+        }
+
+
+def main() -> None:
+    os.environ["MUJOCO_GL"] = "disable"
+    os.environ["FR3_MJCF"] = model = bare_model()
+    # What the server prints on its own is not an answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    controller = Controller(sys.argv[1])
+    os.remove(model)
+    print(json.dumps("up"), file=answers, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        what = order.pop("do")
+        print(json.dumps(getattr(controller, f"on_{what}")(**order)), file=answers, flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
