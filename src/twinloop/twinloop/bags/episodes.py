@@ -167,7 +167,7 @@ class _Recorded:
                 )
             if stats.episode_id == episode_id:
                 kind = self._closing if stats.stop_reason else self._stats
-                kind[stamp_of(stats)] = stats
+                kind[self._stamp(stats, PLAN_STATS)] = stats
 
     def _closing_observation(self, stamp: int) -> Vector | None:
         """Return the observation after the step at `stamp`, if no step follows it."""
@@ -227,7 +227,7 @@ class _Recorded:
 
     def _note_reset(self, status: Any) -> None:
         """From the reset that follows the steps on, samples belong to another episode."""
-        stamp = stamp_of(status)
+        stamp = self._stamp(status, EPISODE_STATUS)
         after_start = bool(self._stats) and stamp > min(self._stats)
         if after_start and status.phase == status.RESETTING and self._reset_ns is None:
             self._reset_ns = stamp
@@ -242,6 +242,12 @@ class _Recorded:
 
     def _follows(self, later_ns: int, earlier_ns: int) -> bool:
         return _follows(later_ns, earlier_ns, self._contract.period_s)
+
+    def _stamp(self, decoded: Any, topic: str) -> int:
+        try:
+            return stamp_of(decoded)
+        except MalformedMessage as error:
+            raise BagError(self._folder, f"{topic}: {error}") from error
 
     def _decode(self, message: BagMessage) -> Any:
         try:

@@ -18,7 +18,7 @@ from rich.live import Live as LiveScreen
 from rich.text import Text
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from twinloop.contract import stamp_of
+from twinloop.contract import MalformedMessage, stamp_of
 from twinloop.nodes import qos
 from twinloop.perception.calibration.collecting import Collection, Shot
 from twinloop.perception.calibration.sources import pick_joints
@@ -152,7 +152,7 @@ class LiveSession:
         self._images += 1
         try:
             pair = self._pairs.feed(eye, stamp_of(message), to_array(message, "rgb8"))
-        except ImageRefused as error:
+        except (ImageRefused, MalformedMessage) as error:
             self._complaint = f"{eye} eye: {error}"
             return
         # A pair whose joints are awaited is not replaced by one that has to wait as well.

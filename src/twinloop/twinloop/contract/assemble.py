@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinloop.contract.sources import extract, is_usable, stamp_of
+from twinloop.contract.sources import MalformedMessage, extract, is_usable, stamp_of
 from twinloop.contract.spec import Channel, Contract
 
 
@@ -70,7 +70,12 @@ class Assembler:
             MalformedMessage: the message does not hold what the contract needs; nothing is taken.
         """
         channels = self._by_topic.get(topic, [])
-        stamp = stamp_of(message) if channels else 0
+        if not channels:
+            return
+        try:
+            stamp = stamp_of(message)
+        except MalformedMessage as error:
+            raise MalformedMessage(f"{topic}: {error}") from error
         taken = []
         for channel in channels:
             if is_usable(channel, message):

@@ -17,26 +17,41 @@ from twinloop.contract.spec import Channel
 
 Values = NDArray[np.float64]
 
+_SECOND_NS = 1_000_000_000
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class MalformedMessage(ValueError):
     """A message does not hold what its channel needs."""
 
 
 def stamp_of(message: Any) -> int:
-    """Return a message's header stamp [ns]."""
+    """Return a message's header stamp [ns].
+
+    Raises:
+        MalformedMessage: it is before 1970, or its nanoseconds make a second or more.
+    """
     stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    seconds, nanoseconds = int(stamp.sec), int(stamp.nanosec)
+    if seconds < 0 or not 0 <= nanoseconds < _SECOND_NS:
+        raise MalformedMessage(
+            f"header.stamp is {seconds} s and {nanoseconds} ns, expected no less than 0 s and "
+            "less than a second of ns"
+        )
+    return seconds * _SECOND_NS + nanoseconds
 
 
 def extract(channel: Channel, message: Any) -> Values:
     """Return the channel's values [n], in the contract's order.
 
     Raises:
-        MalformedMessage: an element is missing, the frame is another one or a value is not finite.
+        MalformedMessage: an element is missing, the frame is another one, or a value is not finite
+            or too large for a vector's float32.
     """
     values = _READERS[channel.type](channel, message)
-    if not np.all(np.isfinite(values)):
-        bad = [n for n, v in zip(channel.elements, values, strict=True) if not np.isfinite(v)]
+    fits = np.abs(values) <= _LARGEST
+    if not fits.all():
+        bad = [name for name, is_good in zip(channel.elements, fits, strict=True) if not is_good]
         raise MalformedMessage(f"{channel.topic}: {channel.field} of {bad} is not finite")
     return values
 
@@ -63,13 +78,19 @@ def _joint_state(channel: Channel, message: Any) -> Values:
 
 def _sines_and_cosines(channel: Channel, message: Any) -> Values:
     """Read elements such as `valve.sin` and `valve.cos` of joints that turn without end."""
+    if len(message.name) != len(message.position):
+        raise MalformedMessage(
+            f"{channel.topic}: {len(message.name)} names but {len(message.position)} values in "
+            "position"
+        )
     angles = dict(zip(message.name, message.position, strict=True))
     values = []
     for element in channel.elements:
         name, _, part = element.rpartition(".")
         if name not in angles:
             raise MalformedMessage(f"{channel.topic}: no position for {name}")
-        values.append(_SIN_COS[part](angles[name]))
+        with np.errstate(invalid="ignore"):  # of an infinite angle
+            values.append(_SIN_COS[part](angles[name]))
     return np.array(values, dtype=np.float64)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
-from twinloop.contract import stamp_of
+from twinloop.contract import MalformedMessage, stamp_of
 from twinloop.contract.baoding import PALM_FRAME
 from twinloop.nodes import qos
 from twinloop.nodes.ball_messages import tracked_balls
@@ -187,7 +187,7 @@ class BallTrackerNode(Node):
         self._last_image_s = time.monotonic()
         try:
             pair = pairs.feed(eye, stamp_of(message), self._pixels(message))
-        except ImageRefused as error:
+        except (ImageRefused, MalformedMessage) as error:
             self._complain(f"stereo/{eye}/image_raw: {error}")
             return
         if pair is not None:

@@ -19,6 +19,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from twinloop import contract as contracts
 from twinloop import tasks
 from twinloop.nodes import qos
 from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
@@ -39,6 +40,7 @@ class Running:
 
     status: EpisodeStatus
     progress: Progress
+    observation_size: int
     goal: str  # that progress is counted for
     since_s: float = field(default_factory=time.monotonic)  # steady, of the last sign of progress
     started: Future | None = None  # the planner's answer
@@ -72,6 +74,8 @@ class EpisodeNode(Node):
         self._failures = 0
         self._wait_until_s = 0.0
         self._waiting_for = ""
+        self._malformed = 0
+        self._complaint = ""
 
     def configure(self) -> None:
         tasks.make(self.param("task"), self.param("goal"))
@@ -96,11 +100,17 @@ class EpisodeNode(Node):
             self._end("episode node deactivated")
 
     def health(self) -> Health:
-        values = {"episode": str(self._index), "failures": str(self._failures)}
+        values = {
+            "episode": str(self._index),
+            "failures": str(self._failures),
+            "malformed": str(self._malformed),
+        }
         if self._failures > self.param("retries"):
             return Health(ERROR, f"gave up after {self._failures} failed attempts", values)
         if self._waiting_for:
             return Health(WARN, f"waits for {self._waiting_for}", values)
+        if self._complaint:
+            return Health(WARN, self._complaint, values)
         return Health(OK, "running" if self._running else "idle", values)
 
     # Requests from outside.
@@ -199,7 +209,9 @@ class EpisodeNode(Node):
         )
         chosen = tasks.make(task, goal)
         status.goal = chosen.goal
-        running = Running(status, chosen.tracker(), chosen.goal)
+        size = contracts.load(task).observation_size
+        self._complaint = ""
+        running = Running(status, chosen.tracker(), size, chosen.goal)
         self._running = running
         self._publish(status)
         goal = ResetScene.Goal(start="cup", seed=seed, lockstep=self.param("lockstep"))
@@ -253,13 +265,21 @@ class EpisodeNode(Node):
         running = self._running
         if running is None or stats.episode_id != running.status.episode_id:
             return
+        observation = np.asarray(stats.observation)
+        expected = running.observation_size
+        if observation.size not in (0, expected) or not np.isfinite(observation).all():
+            self._complain(
+                f"plan_stats: observation holds {observation.size} elements, expected {expected} "
+                "and all of them finite"
+            )
+            return
         running.since_s = time.monotonic()
         status = running.status
         status.model_version = stats.model_version
-        if len(stats.observation):
+        if observation.size:
             status.step = stats.step
             status.percent = 100.0 * stats.step / status.steps if status.steps else 0.0
-            status.rotation_deg = running.progress.update(np.asarray(stats.observation))
+            status.rotation_deg = running.progress.update(observation)
         if stats.stop_reason:
             self._end(stats.stop_reason)
         else:
@@ -272,10 +292,21 @@ class EpisodeNode(Node):
             return
         if message.goal == running.goal and not message.places:
             return
+        try:
+            task = tasks.make(running.status.task, message.goal, list(message.places))
+        except ValueError as error:
+            self._complain(f"task_goal: {error}")
+            return
         running.goal = message.goal
-        running.progress = tasks.make(message.task, message.goal, list(message.places)).tracker()
+        running.progress = task.tracker()
         running.status.goal = message.goal
         self._publish(running.status)
+
+    def _complain(self, text: str) -> None:
+        self._malformed += 1
+        if text != self._complaint:
+            self._complaint = text
+            self.get_logger().warning(text)
 
     def _end(self, reason: str) -> None:
         running = self._running

@@ -34,7 +34,7 @@ from twinloop.bags.recording import (
     RecordingSettings,
 )
 from twinloop.bags.repair import repair_unfinished
-from twinloop.nodes.base import ERROR, OK, Health, Node, run
+from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
 from twinloop.nodes.messages import message_class
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.paths import share
@@ -96,6 +96,8 @@ class Recorder(Node):
         self._recording: EpisodeRecording | None = None
         self._undo: list[Any] = []
         self._repaired = 0
+        self._malformed = 0
+        self._complaint = ""
         self._status: EpisodeStatus | None = None
         self._logged_problem: str | None = None
 
@@ -168,10 +170,13 @@ class Recorder(Node):
             "megabytes": f"{recording.counts.bytes / 1e6:.1f}",
             "failures": str(recording.counts.failures),
             "repaired": str(self._repaired),
+            "malformed": str(self._malformed),
             "images_left_out": str(recording.counts.images_left_out),
         }
         if recording.problem is not None:
             return Health(ERROR, recording.problem, values)
+        if self._complaint:
+            return Health(WARN, self._complaint, values)
         return Health(OK, f"recording {bag.name}" if bag else "waiting for an episode", values)
 
     def _topic_table(self) -> list[tuple[str, str, str]]:
@@ -199,7 +204,15 @@ class Recorder(Node):
         if self._recording is None:
             return
         now_ns = self.get_clock().now().nanoseconds
-        status = self._status = deserialize_message(cdr, EpisodeStatus)
+        try:
+            # The middleware hands over whatever came; its own error type is a RuntimeError.
+            status = deserialize_message(cdr, EpisodeStatus)
+        except RuntimeError as error:
+            self._malformed += 1
+            self._complaint = f"{_STATUS}: {len(cdr)} bytes are no EpisodeStatus"
+            self.get_logger().warning(f"{self._complaint}: {error}")
+            return
+        self._status, self._complaint = status, ""
         self._recording.receive(topic, cdr, now_ns)
         if not self.is_active:
             return

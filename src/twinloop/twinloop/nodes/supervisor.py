@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from typing import Any
 
@@ -34,6 +35,7 @@ _NICENESS = -10
 # What a guard gives as the reason of such a stop; a press has another.
 _LOST = "heartbeat lost"
 _REARM_AFTER_S = 1.0
+_PID = re.compile("[0-9]{1,10}")
 _POLICY = Policy()
 _IDS = {
     "configure": TransitionMessage.TRANSITION_CONFIGURE,
@@ -94,6 +96,8 @@ class SupervisorNode(Node):
         # By the full name of a node; its last part may repeat in other namespaces.
         self._changers: dict[str, Any] = {}
         self._undo: list[Any] = []
+        self._malformed = 0
+        self._complaint = ""
         self._is_pressed = False
         self._is_beating = False
         self._beating_since_s = 0.0
@@ -150,15 +154,19 @@ class SupervisorNode(Node):
         if self._supervision is None:
             return Health(WARN, "not configured")
         phases, restarts = self._supervision.phases, self._supervision.restarts
-        values = {"emergency_stop": "pressed" if self._is_pressed else "released"}
+        values = {
+            "emergency_stop": "pressed" if self._is_pressed else "released",
+            "malformed": str(self._malformed),
+        }
         for name, phase in phases.items():
             values[name] = phase.value + (f", restarts {restarts[name]}" if restarts[name] else "")
         if failures := self._supervision.failures:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             return Health(ERROR, f"given up: {reasons}", values)
         waiting = [name for name, phase in phases.items() if phase is not Phase.ACTIVE]
-        if waiting:
-            return Health(WARN, f"not active: {', '.join(waiting)}", values)
+        warnings = [f"not active: {', '.join(waiting)}"] if waiting else []
+        if warnings or self._complaint:
+            return Health(WARN, "; ".join(filter(None, [self._complaint, *warnings])), values)
         return Health(OK, "all nodes are active", values)
 
     def _full_name(self, name: str) -> str:
@@ -171,8 +179,15 @@ class SupervisorNode(Node):
             if self._supervision is None or status.name not in self._changers:
                 continue
             # Diagnostics of a foreign node may carry the name, but not these.
-            if "state" not in values or not values.get("pid", "").isdigit():
+            if "state" not in values or "pid" not in values:
                 continue
+            if _PID.fullmatch(values["pid"]) is None:
+                self._malformed += 1
+                self._complaint = (
+                    f"heartbeat of {status.name}: pid is {values['pid']!r:.40}, expected a number"
+                )
+                continue
+            self._complaint = ""
             fault = status.message if status.level == DiagnosticStatus.ERROR else ""
             self._supervision.heartbeat(
                 Heartbeat(

@@ -18,7 +18,7 @@ from twinloop.bags.qos import qos_profile
 from twinloop.bags.read import BagMessage, metadata, read_messages
 from twinloop.bags.types import message_class
 from twinloop.bags.write import EpisodeWriter
-from twinloop.contract import stamp_of
+from twinloop.contract import MalformedMessage, stamp_of
 from twinloop.contract.baoding import PALM_FRAME
 from twinloop.perception.bag_images import BagTopics, find_topics, image_period_s
 from twinloop.perception.ball_tracker import Tracks
@@ -163,7 +163,7 @@ class _Run:
             if message.topic == topics.joints:
                 self._take_joints(decoded)
             elif message.topic == topics.balls:
-                self._recorded[stamp_of(decoded)] = decoded
+                self._take_balls(decoded)
             elif message.topic == topics.status:
                 if decoded.phase == _RESETTING and self._tracker is not None:
                     self._tracker.reset()
@@ -208,6 +208,12 @@ class _Run:
         except ValueError as error:
             raise BagError(self._bag, f"{self._topics.joints}: {error}") from error
 
+    def _take_balls(self, message: Any) -> None:
+        try:
+            self._recorded[stamp_of(message)] = message
+        except MalformedMessage as error:
+            raise BagError(self._bag, f"{self._topics.balls}: {error}") from error
+
     def _take_info(self, eye: str, message: Any) -> None:
         if eye in self._cameras:
             return
@@ -231,8 +237,8 @@ class _Run:
             return
         try:
             pair = self._pairs.feed(eye, stamp_of(message), pixels)
-        except ImageRefused as error:
-            self._refusal = str(error)
+        except (ImageRefused, MalformedMessage) as error:
+            self._refusal = f"{eye}: {error}"
             return
         if pair is not None:
             self._track(pair, log_time_ns)

@@ -182,11 +182,14 @@ def _unreadable(path: Path, error: BagError) -> EpisodeFigures:
 def _pursued(paths: list[Path], about: EpisodeMetadata) -> tuple[Task, int]:
     """Return what an episode was after in the end, and since when [ns]."""
     said = _messages(paths, about, TASK_GOAL)
-    if not said:
-        return tasks.make(about.task, about.goal, about.places), 0
-    last = said[-1]
-    since_ns = stamp_of(last) if len(said) > 1 else 0
-    return tasks.make(about.task, last.goal, list(last.places)), since_ns
+    goal, places, since_ns = about.goal, list(about.places), 0
+    if said:
+        goal, places = said[-1].goal, list(said[-1].places)
+        since_ns = stamp_of(said[-1]) if len(said) > 1 else 0
+    try:
+        return tasks.make(about.task, goal, places), since_ns
+    except ValueError as error:
+        raise BagError(paths[-1], f"its goal: {error}") from error
 
 
 def _messages(paths: list[Path], about: EpisodeMetadata, topic: str) -> list[Any]:
@@ -199,6 +202,7 @@ def _of_path(path: Path, about: EpisodeMetadata, topic: str) -> list[Any]:
     for message in read_messages(path, [about.topic(topic)]):
         try:
             decoded = message.decode()
+            stamp_of(decoded)
         except ValueError as error:
             raise BagError(path, f"{message.topic}: {error}") from error
         if decoded.episode_id == about.episode_id:
