@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the fault matrix, and which of its rows run when."""
+"""What all tests share: loopback alone, options of the fault matrix, which of its rows run when."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Nodes that tests start, and those in their own process, meet nobody on the network.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

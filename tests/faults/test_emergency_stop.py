@@ -35,8 +35,8 @@ def station(twin: Station) -> Station:
 def set_in_motion(station: Station) -> None:
     """All joints swing; returns amid a motion."""
     station.drive(lambda k: MIDDLE + (1.0 if k % 8 < 4 else -1.0))
-    station.spin_until(lambda: len(station.commanded) >= 3, 20.0)
-    station.spin_until(lambda: is_moving(station), 20.0)
+    station.spin_until(lambda: len(station.commanded) >= 3, 120.0)
+    station.spin_until(lambda: is_moving(station), 120.0)
 
 
 def is_moving(station: Station) -> bool:
@@ -61,7 +61,7 @@ def rearm_and_move(station: Station) -> None:
     assert answer.success, answer.message
     station.spin_until(lambda: station.state != GuardStatus.EMERGENCY_STOP)
     station.spin_until(lambda: station.state == GuardStatus.ACTIVE)
-    station.spin_until(lambda: is_moving(station), 20.0)
+    station.spin_until(lambda: is_moving(station), 120.0)
     station.driver = None
 
 

@@ -61,7 +61,7 @@ def heal(station: DriverStation) -> None:
             GuardStatus.ACTIVE,
         )
 
-    station.until(is_running, 40.0)
+    station.until(is_running, 90.0)
 
 
 def state(station: DriverStation) -> str:

@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -33,10 +34,12 @@ class Processes:
         self.domain = domain
         self._environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "OMP_NUM_THREADS": "1",
         }
         self._running: list[subprocess.Popen[str]] = []
+        # A file never fills up, as a pipe does that nobody reads, which would hang the process.
+        self._files = contextlib.ExitStack()
+        self._said: dict[int, IO[str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -46,9 +49,9 @@ class Processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+            if process.stdout is not None:
+                process.stdout.close()
+        self._files.close()
 
     def recorder(
         self, record_dir: Path, before: Callable[[], None] | None = None, **parameters: object
@@ -70,18 +73,26 @@ class Processes:
     def cell(self, episodes: int, steps: int, subscribers: int = 2) -> subprocess.Popen[str]:
         return self._start([sys.executable, str(CELL), str(episodes), str(steps), str(subscribers)])
 
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """Return what a process has written to stderr."""
+        words = self._said[process.pid]
+        words.seek(0)
+        return words.read()
+
     def _start(
         self, command: list[str], before: Callable[[], None] | None = None
     ) -> subprocess.Popen[str]:
+        words = self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=words,
             text=True,
             env=self._environment,
             preexec_fn=before,
         )
         self._running.append(process)
+        self._said[process.pid] = words
         return process
 
 
@@ -89,7 +100,6 @@ class Observer:
     """Keeps what nodes of a domain say of themselves."""
 
     def __init__(self, domain: int) -> None:
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.statuses: dict[str, DiagnosticStatus] = {}
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
@@ -128,7 +138,7 @@ def wait_for_line(process: subprocess.Popen[str], start: str) -> str:
     raise AssertionError(f"the process ended without a line {start!r}")
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -138,4 +148,4 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None
 def interrupt(process: subprocess.Popen[str]) -> int:
     """End a node as Ctrl-C does; returns its exit code."""
     process.send_signal(signal.SIGINT)
-    return process.wait(timeout=20)
+    return process.wait(timeout=120)

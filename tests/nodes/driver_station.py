@@ -23,7 +23,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
-from twin_station import DEEP, command, free_domain, start_node
+from twin_station import ANSWER_S, DEEP, START_S, command, start_node
+from twinloop.dds import leave_domain, take_domain
 from twinloop.nodes import qos
 from twinloop.robots.leap import LEAP
 
@@ -38,13 +39,20 @@ PERIOD_S = 0.1
 class DriverStation:
     """Commands a driver over DDS and records what it says.
 
+    Attributes:
+        module: the node's; a subclass has another.
+        robot: that it drives.
+
     Args:
-        servos: at the other end of its wire.
+        servos: at the other end of its wire; in a `domain` that they may name.
         folder: for the hardware file.
         parameters: of the node.
     """
 
-    def __init__(self, servos: SERVOS, folder: Path, **parameters: Any) -> None:
+    module = "twinloop.nodes.dynamixel"
+    robot = LEAP
+
+    def __init__(self, servos: Any, folder: Path, **parameters: Any) -> None:
         self.servos = servos
         self.joints: list[tuple[float, list[str], np.ndarray]] = []
         self.applied: list[tuple[float, str, np.ndarray]] = []
@@ -54,8 +62,8 @@ class DriverStation:
         self._driver: Callable[[int], np.ndarray | None] | None = None
         self._step, self._due_s = 0, 0.0
         hardware = folder / "lab.yaml"
-        hardware.write_text(json.dumps({"leap": servos.settings()}))
-        domain = free_domain()
+        hardware.write_text(json.dumps({self.robot.name: servos.settings()}))
+        domain = self._domain = getattr(servos, "domain", None) or take_domain()
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node("station", namespace="/lab", context=self._context)
@@ -72,7 +80,7 @@ class DriverStation:
         # A busy machine's stalls are injected where they are wanted, and not taken for faults.
         patience = {"stall_limit_s": 30.0, "emergency_stop_timeout_s": 5.0, "silent_s": 0.4}
         self.process: subprocess.Popen[bytes] = start_node(
-            "twinloop.nodes.dynamixel",
+            self.module,
             domain,
             "/lab",
             hardware=hardware,
@@ -86,12 +94,13 @@ class DriverStation:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(15.0)
+                self.process.wait(60.0)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
+        leave_domain(self._domain)
 
     # What it says.
 
@@ -111,13 +120,13 @@ class DriverStation:
         return {entry.key: entry.value for entry in self.beats[-1][1].values}
 
     def wait_for_joints(self) -> None:
-        self.until(lambda: self.joints and self.guards and self.beats, 40.0)
+        self.until(lambda: self.joints and self.guards and self.beats, START_S)
         for client in self._clients.values():
-            self.until(client.service_is_ready)
+            self.until(client.service_is_ready, START_S)
         self.until(lambda: self._command.get_subscription_count() > 0)
         self.until(lambda: self._stop.get_subscription_count() > 0)
 
-    def until(self, is_true: Callable[[], Any], timeout_s: float = 20.0) -> float:
+    def until(self, is_true: Callable[[], Any], timeout_s: float = ANSWER_S) -> float:
         """Work until something is true; returns when it was, steady s."""
         end_s = time.monotonic() + timeout_s
         while not is_true():
@@ -163,7 +172,7 @@ class DriverStation:
         return self.guard.last_refusal.partition(": ")[0]
 
     def _send(self, targets: np.ndarray) -> None:
-        message = command(targets, time.time_ns(), "tester", LEAP.joint_names)
+        message = command(targets, time.time_ns(), "tester", self.robot.joint_names)
         self._command.publish(message)
 
     def _drive_on(self) -> None:
@@ -206,5 +215,5 @@ class DriverStation:
 
     def _take_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
-            if status.name == "/lab/dynamixel":
+            if status.name == f"/lab/{self.module.rpartition('.')[2]}":
                 self.beats.append((time.monotonic(), status))

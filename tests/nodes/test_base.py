@@ -19,9 +19,10 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool
+from twinloop.dds import take_domain
 from twinloop.nodes import qos
 
-DOMAIN = str(60 + os.getpid() % 20)
+DOMAIN = str(take_domain())
 FAULTY = """
 from std_msgs.msg import Bool
 from twinloop.nodes import qos
@@ -60,7 +61,7 @@ class Watcher:
             return ""
         return {entry.key: entry.value for entry in self.last.values}["state"]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> bool:
         end = time.monotonic() + seconds
         while not condition() and time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.05)
@@ -84,7 +85,7 @@ def faulty(tmp_path: Path) -> Iterator[tuple[Watcher, subprocess.Popen[bytes]]]:
         yield watcher, process
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60.0)
         context.try_shutdown()
 
 
@@ -121,4 +122,4 @@ def test_a_clean_end_says_goodbye(faulty: tuple[Watcher, subprocess.Popen[bytes]
     watcher, process = faulty
     process.terminate()
     assert watcher.until(lambda: watcher.state() == "finalized")
-    assert process.wait(10) == 0
+    assert process.wait(60.0) == 0

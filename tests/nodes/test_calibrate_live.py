@@ -125,7 +125,7 @@ def run(domain: int, folder: Path, shots: list[Shot], *words: str, compressed=Fa
     try:
         with calibrating(domain, folder, *words) as (command, said):
             person.show(shots, command, said)
-            assert command.wait(10.0) == 0, "".join(said)
+            assert command.wait(60.0) == 0, "".join(said)
     finally:
         person.close()
     return said

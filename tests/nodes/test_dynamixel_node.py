@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bag_processes import Processes
 from driver_station import SERVOS, DriverStation
+from twinloop.dds import take_domain
 from twinloop.robots.leap import LEAP
 
 from twinloop_interfaces.msg import GuardStatus
@@ -52,7 +53,7 @@ def test_the_node_speaks_as_a_robot_does_and_holds_at_the_end(station: DriverSta
     station.drive(lambda k: np.full(16, START_RAD + 0.4 + 0.15 * (k + 1)))
     station.until(lambda: station.joints[-1][2][0] > START_RAD + 0.5)
     station.process.send_signal(signal.SIGINT)
-    assert station.process.wait(15) == 0
+    assert station.process.wait(60.0) == 0
     assert station.servos.do("get", field="torque") == [1] * 16
     assert station.servos.do("get", field="watchdog") == [0] * 16
     goals = np.array([goal for _, goal in station.servos.do("goals")])
@@ -88,8 +89,9 @@ def test_stop_recover_and_the_faults_of_joints(station: DriverStation) -> None:
 def test_a_wrong_hardware_file_keeps_the_node_from_starting(tmp_path: Path) -> None:
     path = tmp_path / "lab.yaml"
     path.write_text("leap: {driver: dynamixel}")
-    with Processes(77) as processes:
+    with Processes(take_domain()) as processes:
         process = processes.node("twinloop.nodes.dynamixel", hardware=path)
-        _, said = process.communicate(timeout=30)
+        process.wait(timeout=120)
+        said = processes.said(process)
     assert process.returncode == 2
     assert "lab.yaml: leap.port is missing" in said

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from bag_processes import Observer, Processes, interrupt, wait_until
 from twinloop.bags import complete_bags, metadata, read_messages
+from twinloop.dds import take_domain
 from twinloop.nodes import qos
 from twinloop.reporting.episodes import read_run
 
@@ -16,7 +16,7 @@ from twinloop import contract
 from twinloop_interfaces.msg import EpisodeStatus
 from twinloop_interfaces.srv import SetGoal
 
-DOMAIN = 30 + (os.getpid() + 41) % 60
+DOMAIN = take_domain()
 PLACE = [0.011, 0.129]
 
 
@@ -50,14 +50,14 @@ def test_a_goal_is_changed_amid_an_episode(tmp_path: Path) -> None:
             processes.node("twinloop.nodes.planner", rtf=1.0, nice=0),
         ]
         for name in ("/twin", "/recorder", "/planner"):
-            wait_until(lambda name=name: observer.values(name).get("state") == "active", 60.0)
+            wait_until(lambda name=name: observer.values(name).get("state") == "active", 120.0)
         idle = cell.ask("hold")
         assert not idle.accepted
         assert idle.message == "no episode is being planned"
         episodes = processes.node(
             "twinloop.nodes.episode", episodes=1, steps=80, lockstep=True, use_sim_time=True
         )
-        wait_until(lambda: cell.status.step >= 5, 60.0)
+        wait_until(lambda: cell.status.step >= 5, 120.0)
         assert cell.status.goal == "ccw"
         for goal, places, message in (
             ("juggle", [], "goal is 'juggle', expected one of ccw, cw, hold, move"),
@@ -71,7 +71,7 @@ def test_a_goal_is_changed_amid_an_episode(tmp_path: Path) -> None:
         wait_until(lambda: cell.status.goal == "move")
         # Progress is a distance [mm] from now on.
         wait_until(lambda: cell.status.rotation_deg > 10.0)
-        assert episodes.wait(timeout=90) == 0
+        assert episodes.wait(timeout=120) == 0
         for node in nodes:
             assert interrupt(node) == 0
     (bag,) = complete_bags(bags)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from bag_processes import Observer, Processes, interrupt, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from twinloop.dds import take_domain
 from twinloop.learning.model_file import Candidate
 from twinloop.learning.registry import Registry
 from twinloop.nodes import qos
@@ -21,7 +22,7 @@ from twinloop_interfaces.msg import ModelAnnouncement
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 import orbiting_bags as orbit
 
-DOMAIN = 30 + (os.getpid() + 41) % 60
+DOMAIN = take_domain()
 PROMOTED, REJECTED = ModelAnnouncement.PROMOTED, ModelAnnouncement.REJECTED
 
 
@@ -98,7 +99,7 @@ def test_bags_become_an_announced_promotion_and_the_heart_goes_on_beating(
         os.truncate(file, file.stat().st_size // 2)
     first = learner(processes, tmp_path)
     wait_until(lambda: listener.versions() == [("v0001", PROMOTED)])
-    wait_until(lambda: len(listener.announced) == 2, timeout_s=60)
+    wait_until(lambda: len(listener.announced) == 2, 120.0)
     news = listener.announced[1]
     assert (news.version, news.status, news.task) == ("v0002", PROMOTED, "baoding")
     assert news.path == str(registry.path("v0002"))
@@ -121,7 +122,7 @@ def test_after_a_kill_in_the_middle_of_training_the_next_learner_goes_on(
     for seed in range(2):
         orbit.write(tmp_path / "bags", f"episode_{seed}", seed)
     first = learner(processes, tmp_path, train_updates=10**8, train_seconds=100000.0)
-    wait_until(lambda: "epoch" in listener.values("/learner").get("last", ""), timeout_s=60)
+    wait_until(lambda: "epoch" in listener.values("/learner").get("last", ""), 120.0)
     child = child_of(first.pid)
     assert child is not None
     first.send_signal(signal.SIGKILL)
@@ -130,7 +131,7 @@ def test_after_a_kill_in_the_middle_of_training_the_next_learner_goes_on(
     assert registry.versions() == ["v0001"]
 
     second = learner(processes, tmp_path)
-    wait_until(lambda: ("v0002", PROMOTED) in listener.versions(), timeout_s=60)
+    wait_until(lambda: ("v0002", PROMOTED) in listener.versions(), 120.0)
     assert registry.current() == "v0002"
     assert interrupt(second) == 0
 
@@ -141,9 +142,8 @@ def test_a_model_to_begin_with_that_is_broken_is_an_error_at_start(
     model = registry.path("v0001")
     os.truncate(model / "weights.safetensors", 100)
     node = learner(processes, tmp_path, model=model)
-    assert node.wait(timeout=40) == 2
-    assert node.stderr is not None
-    assert "is 100 bytes long, expected" in node.stderr.read()
+    assert node.wait(timeout=120) == 2
+    assert "is 100 bytes long, expected" in processes.said(node)
     assert listener.announced == []
 
 
@@ -153,7 +153,7 @@ def test_rejections_are_announced_and_the_running_model_stays_known(
     orbit.write(tmp_path / "bags", "episode_0", 0)
     orbit.write(tmp_path / "bags", "episode_1", 1)
     node = learner(processes, tmp_path, learning_rate=9.0)
-    wait_until(lambda: ("v0002", REJECTED) in listener.versions(), timeout_s=60)
+    wait_until(lambda: ("v0002", REJECTED) in listener.versions(), 120.0)
     assert registry.current() == "v0001"
     wait_until(lambda: listener.values("/learner").get("rejections") == "1")
     status = listener.statuses["/learner"]

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from bag_processes import Observer, Processes, interrupt, wait_until
 from twinloop.bags import complete_bags, metadata, read_messages
 from twinloop.bags.episodes import episode, recorded_steps
+from twinloop.dds import take_domain
 from twinloop.learning.model_file import Candidate, write_model
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.planners.control import COMPLETE, DROPPED
@@ -17,7 +17,7 @@ from twinloop.planners.control import COMPLETE, DROPPED
 from twinloop import contract
 
 CONTRACT = contract.load("baoding")
-DOMAIN = 30 + (os.getpid() + 29) % 60
+DOMAIN = take_domain()
 
 
 def require_parity(bag: Path, steps: int) -> None:
@@ -60,11 +60,11 @@ def test_offline_vectors_equal_those_of_the_running_system(tmp_path: Path) -> No
             processes.node("twinloop.nodes.planner", model=model, rtf=2.0, nice=0),
         ]
         for name in ("/twin", "/recorder", "/planner"):
-            wait_until(lambda name=name: observer.values(name).get("state") == "active", 40.0)
+            wait_until(lambda name=name: observer.values(name).get("state") == "active", 120.0)
         episode_node = processes.node(
             "twinloop.nodes.episode", episodes=2, steps=40, lockstep=True, use_sim_time=True
         )
-        assert episode_node.wait(timeout=90) == 0
+        assert episode_node.wait(timeout=120) == 0
         for node in nodes:
             assert interrupt(node) == 0
     recorded_bags = complete_bags(bags)
@@ -86,7 +86,7 @@ def test_offline_vectors_equal_those_of_the_running_system(tmp_path: Path) -> No
 def test_offline_vectors_equal_those_of_a_live_assembler(tmp_path: Path) -> None:
     with Processes(DOMAIN) as processes:
         recorder = processes.recorder(tmp_path)
-        assert processes.cell(episodes=1, steps=40).wait(timeout=60) == 0
+        assert processes.cell(episodes=1, steps=40).wait(timeout=120) == 0
         assert interrupt(recorder) == 0
     (bag,) = complete_bags(tmp_path)
     require_parity(bag, steps=40)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections import defaultdict
@@ -16,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from twin_station import start_node
 from twinloop.contract import stamp_of
+from twinloop.dds import take_domain
 from twinloop.nodes import qos
 from twinloop.perception.camera_model import pinhole, save_camera
 from twinloop.perception.images import from_camera_info, to_array
@@ -23,7 +23,7 @@ from twinloop.perception.images import from_camera_info, to_array
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from realsense_recording import HEIGHT, WIDTH, record
 
-DOMAIN = 30 + (os.getpid() + 29) % 60
+DOMAIN = take_domain()
 TOPICS = {
     "color/image_raw": Image,
     "color/camera_info": CameraInfo,
@@ -53,7 +53,7 @@ def test_a_recording_is_published_as_a_camera(tmp_path: Path) -> None:
             assert float(observer.values("/realsense")["rate_hz"]) > 5.0
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(15) == 0
+            assert process.wait(60.0) == 0
     depth = {stamp_of(message): to_array(message) for message in seen["depth/image_raw"]}
     for message in seen["aligned_depth/image_raw"]:
         assert message.encoding == "16UC1"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from twinloop.bags.check import check
 from twinloop.bags.episodes import episode
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.types import message_class, serialize
+from twinloop.dds import take_domain
 from twinloop.nodes.replay import replay
 from twinloop.perception.images import to_array
 from twinloop.perception.stereo_pairs import EYES
@@ -35,7 +35,7 @@ from twinloop.perception.stereo_pairs import EYES
 from twinloop import contract
 
 CONTRACT = contract.load("baoding")
-DOMAIN = 30 + (os.getpid() + 17) % 60
+DOMAIN = take_domain()
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     gains.write_text("kp: 3.0\n")
     with Processes(DOMAIN) as processes:
         recorder = processes.recorder(folder / "bags", controller=gains, chunk_age_s=0.2)
-        assert processes.cell(episodes=2, steps=10).wait(timeout=60) == 0
+        assert processes.cell(episodes=2, steps=10).wait(timeout=120) == 0
         assert interrupt(recorder) == 0
     return complete_bags(folder / "bags")
 
@@ -110,7 +110,7 @@ def test_images_are_recorded_where_that_is_asked_for_and_bounded(
     recorder = processes.recorder(tmp_path, images="compressed", max_image_mb=0.03)
     cell = processes.cell(episodes=1, steps=25)
     wait_for_line(cell, "ended")
-    assert cell.wait(timeout=60) == 0
+    assert cell.wait(timeout=120) == 0
     assert interrupt(recorder) == 0
     camera.kill()
     camera.wait()
@@ -174,7 +174,7 @@ def test_a_disk_that_refuses_is_an_error_of_the_recorder_alone(
     wait_until(lambda: observer.statuses["/recorder"].level == DiagnosticStatus.ERROR)
     assert "File too large" in observer.statuses["/recorder"].message
     assert observer.values("/recorder")["state"] == "active"
-    assert cell.wait(timeout=40) == 0, "the cell goes on"
+    assert cell.wait(timeout=120) == 0, "the cell goes on"
     assert recorder.poll() is None
     assert interrupt(recorder) == 0
     assert complete_bags(tmp_path) == []
@@ -184,7 +184,7 @@ def test_too_little_free_disk_is_an_error_before_a_bag_starts(
     processes: Processes, observer: Observer, tmp_path: Path
 ) -> None:
     recorder = processes.recorder(tmp_path, min_free_mb=1e8)
-    assert processes.cell(episodes=1, steps=5).wait(timeout=40) == 0
+    assert processes.cell(episodes=1, steps=5).wait(timeout=120) == 0
     wait_until(lambda: "MB are needed" in observer.statuses["/recorder"].message)
     assert observer.statuses["/recorder"].level == DiagnosticStatus.ERROR
     assert interrupt(recorder) == 0
@@ -197,9 +197,8 @@ def test_a_record_dir_that_cannot_be_made_ends_the_node_with_a_reason(
     taken = tmp_path / "file"
     taken.write_text("")
     recorder = processes.recorder(taken)
-    assert recorder.wait(timeout=20) == 2
-    assert recorder.stderr is not None
-    assert "could not configure" in recorder.stderr.read()
+    assert recorder.wait(timeout=120) == 2
+    assert "could not configure" in processes.said(recorder)
 
 
 def test_replay_publishes_a_bag_again(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -20,11 +19,12 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from twin_station import start_node
 from twinloop.contract import stamp_of
+from twinloop.dds import take_domain
 from twinloop.nodes import qos
 from twinloop.perception.camera_model import pinhole, save_camera
 from twinloop.perception.images import from_camera_info, to_array
 
-DOMAIN = 30 + (os.getpid() + 17) % 60
+DOMAIN = take_domain()
 NAME = "/stereo_camera"
 SIZE = (28, 18)
 
@@ -89,7 +89,7 @@ def start(observer: Observer) -> Iterator[Any]:
     yield make
     for process in running:
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60.0) == 0
 
 
 def test_files_are_published_as_a_camera(observer: Observer, start: Any, files: Path) -> None:
@@ -155,7 +155,8 @@ def test_a_wrong_parameter_keeps_the_node_from_starting(
 ) -> None:
     with Processes(DOMAIN) as processes:
         process = processes.node("twinloop.nodes.stereo_camera", **parameters)
-        _, said = process.communicate(timeout=20)
+        process.wait(timeout=120)
+        said = processes.said(process)
     assert process.returncode == 2
     assert complaint in said
 

@@ -109,7 +109,7 @@ class Cell:
                 return at
         return None
 
-    def wait(self, condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         with self._changed:
             met = self._changed.wait_for(condition, timeout=timeout_s)
         log = "\n".join(f"{line.source}: {line.text}" for _, line in self.lines)
@@ -117,7 +117,7 @@ class Cell:
 
     def call(self, name: str) -> Trigger.Response:
         client = self.node.create_client(Trigger, name)
-        assert client.wait_for_service(timeout_sec=10)
+        assert client.wait_for_service(timeout_sec=60)
         future = client.call_async(Trigger.Request())
         self.wait(future.done)
         return future.result()

@@ -47,13 +47,13 @@ class Listener:
         self.heard[topic].clear()
 
     def wait(self, topic: str, count: int = 1) -> Any:
-        self.station.spin_until(lambda: len(self.heard[topic]) >= count, 30.0)
+        self.station.spin_until(lambda: len(self.heard[topic]) >= count, 120.0)
         return self.heard[topic][-1][0]
 
 
 def ended(process: subprocess.Popen) -> int:
     process.send_signal(signal.SIGINT)
-    return process.wait(10.0)
+    return process.wait(60.0)
 
 
 @pytest.fixture(scope="module")
@@ -225,4 +225,4 @@ def test_a_calibration_of_another_size_is_refused(tmp_path: Path, station: Stati
     refused = start_node(
         CAMERAS, station.domain, f"{station.namespace}/refused", calibration=tmp_path
     )
-    assert refused.wait(30.0) == 2
+    assert refused.wait(60.0) == 2

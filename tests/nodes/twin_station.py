@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from twinloop.dds import leave_domain
+from twinloop.dds import take_domain as free_domain
 from twinloop.nodes import qos
 from twinloop.robots.hand24 import HAND24
 
@@ -38,16 +39,10 @@ NAMES = list(HAND24.joint_names)
 CUP = HAND24.poses["cup"]
 PERIOD_NS = 100_000_000
 TICK_NS = 10_000_000
+# Patience of a busy machine: for processes that start and find each other, and for an answer.
+START_S, ANSWER_S = 90.0, 30.0
 # Deeper than the nodes' own, so that a busy machine costs the record nothing.
 DEEP = rclpy.qos.QoSProfile(depth=500, reliability=rclpy.qos.ReliabilityPolicy.BEST_EFFORT)
-
-
-_domains = count(os.getpid() * 7)
-
-
-def free_domain() -> int:
-    """A DDS domain of its own, as far as one can tell; above 101 ports may be taken."""
-    return 1 + next(_domains) % 100
 
 
 def stamp_ns(message: Any) -> int:
@@ -141,12 +136,12 @@ class Station:
         self._executor.add_node(self.node)
         self.twin = self.start("twinloop_sim.nodes.twin", **parameters)
         try:
-            self.spin_until(lambda: self.record.joints and self.record.statuses, 30.0)
+            self.spin_until(lambda: self.record.joints and self.record.statuses, START_S)
             if not parameters.get("lockstep"):
-                self.spin_until(lambda: self.record.setpoints, 10.0)
-            self.spin_until(lambda: self._publisher.get_subscription_count() > 0, 10.0)
-            self.spin_until(lambda: self._rearm.service_is_ready(), 10.0)
-            self.spin_until(lambda: self._reset.server_is_ready(), 10.0)
+                self.spin_until(lambda: self.record.setpoints, START_S)
+            self.spin_until(lambda: self._publisher.get_subscription_count() > 0, START_S)
+            self.spin_until(self._rearm.service_is_ready, START_S)
+            self.spin_until(self._reset.server_is_ready, START_S)
         except BaseException:
             self.close()
             raise
@@ -159,12 +154,13 @@ class Station:
         if self.twin.poll() is None:
             self.twin.send_signal(signal.SIGINT)
             try:
-                self.twin.wait(10.0)
+                self.twin.wait(60.0)
             except subprocess.TimeoutExpired:
                 self.twin.kill()
                 self.twin.wait()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
+        leave_domain(self.domain)
 
     # Time.
 
@@ -177,7 +173,7 @@ class Station:
     def state(self) -> int:
         return self.record.statuses[-1].state
 
-    def spin_until(self, is_true: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    def spin_until(self, is_true: Callable[[], Any], timeout_s: float = ANSWER_S) -> None:
         """Work until something is true; fails after `timeout_s` of steady time."""
         end_s = time.monotonic() + timeout_s
         while not is_true():
@@ -203,7 +199,7 @@ class Station:
         """Publish a bad command, wait until it was counted; returns the reason given."""
         before = self.record.statuses[-1].refused
         self._publisher.publish(message)
-        self.spin_until(lambda: self.record.statuses[-1].refused > before, 5.0)
+        self.spin_until(lambda: self.record.statuses[-1].refused > before)
         return str(self.record.statuses[-1].last_refusal)
 
     def drive(self, driver: Callable[[int], np.ndarray | None]) -> None:
@@ -237,7 +233,7 @@ class Station:
         assert self._wait(future).results[0].successful
 
     def _wait(self, future: Any) -> Any:
-        self.spin_until(future.done, 20.0)
+        self.spin_until(future.done)
         return future.result()
 
     # Callbacks.

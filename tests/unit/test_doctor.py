@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from twinloop.cli.main import main
-from twinloop.dds import own_domain
+from twinloop.dds import leave_domain, own_domain, take_domain
 from twinloop.doctor import Check
 from twinloop.learning.model_file import Candidate, write_model
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 
-from twinloop import contract, doctor
+from twinloop import contract, dds, doctor
 
 
 def model(folder: Path) -> Path:
@@ -112,3 +114,23 @@ def test_a_domain_is_chosen_once(monkeypatch: pytest.MonkeyPatch) -> None:
         "ROS_DOMAIN_ID": "42",
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
+
+
+def test_a_domain_that_is_taken_is_given_to_nobody_else() -> None:
+    taken = [take_domain() for _ in range(5)]
+    code = "from twinloop.dds import take_domain; print(*(take_domain() for _ in range(40)))"
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        others = {int(word) for word in done.stdout.split()}
+        assert len(others) == 40
+        assert not others & set(taken)
+    finally:
+        for domain in taken:
+            leave_domain(domain)
+
+
+def test_where_all_domains_are_taken_a_random_one_is_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dds, "_lock", lambda domain: False)
+    assert 1 <= take_domain() <= 101

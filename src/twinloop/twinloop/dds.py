@@ -7,6 +7,7 @@ hangs or crashes there.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -14,7 +15,9 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 # Domains whose ports lie below the range from which Linux takes ports for other programs.
@@ -22,6 +25,8 @@ _LAST_DOMAIN = 101
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 _PATIENCE_S = 20.0
 _TRIPS = 50
+# Open files whose locks say that a domain is taken; they end with this process.
+_taken: dict[int, int] = {}
 
 
 def own_domain() -> dict[str, str]:
@@ -29,23 +34,56 @@ def own_domain() -> dict[str, str]:
 
     A domain that is set already is kept.
     """
-    chosen = os.environ.get("ROS_DOMAIN_ID") or str(_free_domain())
+    chosen = os.environ.get("ROS_DOMAIN_ID") or str(take_domain())
     return {"ROS_DOMAIN_ID": chosen, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-def _free_domain() -> int:
-    """Return a random domain whose first participant is not there, as far as can be seen."""
+def take_domain() -> int:
+    """Return a random domain that nobody is in, as far as can be seen.
+
+    It is this process's own among those that ask here, until `leave_domain` or its end.
+    """
     domains = random.SystemRandom().sample(range(1, _LAST_DOMAIN + 1), _LAST_DOMAIN)
     for domain in domains:
-        # Where the first participant of a domain listens for others.
-        port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return domain
+        if _lock(domain):
+            if not _has_participant(domain):
+                return domain
+            leave_domain(domain)
     return domains[0]
+
+
+def leave_domain(domain: int) -> None:
+    """Leave a domain to others that `take_domain` returned."""
+    lock = _taken.pop(domain, None)
+    if lock is not None:
+        os.close(lock)
+
+
+def _lock(domain: int) -> bool:
+    """Take the lock of a domain on this machine; False where another has it."""
+    path = Path(tempfile.gettempdir()) / f"twinloop-domain-{domain}.lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:  # another user's
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return False
+    _taken[domain] = lock
+    return True
+
+
+def _has_participant(domain: int) -> bool:
+    # Where the first participant of a domain listens for others.
+    port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def round_trip() -> dict[str, Any]:
