@@ -10,8 +10,12 @@ NODES = (
     "stereo_camera",
     "realsense",
     "ball_tracker",
+    "robot_state",
+    "markers",
+    "web",
     "joint_driver",
     "dynamixel",
+    "shadow_hand",
     "joystick",
 )
 

@@ -228,6 +228,7 @@ def test_lock_pins_what_is_asked_for_and_what_is_imported() -> None:
     tops = [ROOT / name for name in ("src", "sim", "tests", "benchmarks", "scripts")]
     paths = sources(*tops)
     own = {path.stem for path in paths} | {path.parent.name for path in paths} | set(PACKAGES)
+    own |= {path.parent.name for path in ROOT.glob("wheels/*/package.xml")}
     used = set().union(*(set(imports(ast.parse(path.read_text()))) for path in paths))
     names = {
         "OpenGL": "pyopengl",

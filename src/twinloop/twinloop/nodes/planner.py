@@ -14,26 +14,32 @@ from typing import Any
 import torch
 from rclpy.duration import Duration
 from rclpy.time import Time
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from twinloop import contract as contracts
 from twinloop import planners, tasks
 from twinloop.contract import MalformedMessage, stamp_of
+from twinloop.contract.baoding import PALM_FRAME
 from twinloop.learning.swap import ModelSlot
 from twinloop.nodes import qos
 from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
 from twinloop.nodes.messages import message_class
 from twinloop.nodes.parameters import ParameterSpec
+from twinloop.nodes.point_clouds import to_cloud
 from twinloop.paths import share
+from twinloop.planners.base import ShowsRollouts
 from twinloop.planners.control import ControlLoop, Step
 from twinloop.planners.schedule import Lateness
 from twinloop.tasks.base import Task
+from twinloop.views.plan_points import PlanPoints
 from twinloop_interfaces.msg import ModelAnnouncement, PlanStats, TaskGoal
 from twinloop_interfaces.srv import SetGoal, StartPlanning
 
 SHIPPED = "shipped"
 BALLS = "balls"
+_SHOWN = 16  # rollouts, the cheapest
 
 
 class PlannerNode(Node):
@@ -95,6 +101,8 @@ class PlannerNode(Node):
         self._lateness = Lateness(pace) if pace > 0 else None
         self._command = self.create_publisher(JointTrajectory, contract.action.topic, qos.COMMAND)
         self._stats = self.create_publisher(PlanStats, "plan_stats", qos.EVENT)
+        self._rollouts = self.create_publisher(PointCloud2, "plan_rollouts", qos.SENSOR)
+        self._points = PlanPoints(contract)
         for topic, type_name in self._loop.topics.items():
             profile = qos.EVENT if topic == contract.action.applied_topic else qos.SENSOR
             callback = self.guarded(partial(self._on_sample, topic))
@@ -242,6 +250,8 @@ class PlannerNode(Node):
             if not loop.is_running:
                 return
             self._swap_model()
+            if isinstance(loop.planner, ShowsRollouts):
+                loop.planner.keeps_rollouts = self._rollouts.get_subscription_count() > 0
             started_s = time.monotonic()
             step = loop.trigger(stamp_ns)
         else:
@@ -301,8 +311,27 @@ class PlannerNode(Node):
             message.horizon = step.stats.horizon
             message.nan_rollouts = step.stats.nan_rollouts
         self._stats.publish(message)
+        if step.action is not None:
+            try:
+                self._show(step, stamp)
+            except Exception as error:  # whatever a viewer is shown must not stop the robot
+                self.get_logger().error(f"rollouts are not shown: {error!r}", once=True)
         if step.stop_reason:
             self.get_logger().info(f"episode {self._episode_id} ends: {step.stop_reason}")
+
+    def _show(self, step: Step, stamp: Any) -> None:
+        """Publish what the plan would lead to, where somebody looks; the command is on its way."""
+        assert self._loop is not None
+        planner = self._loop.planner
+        if not isinstance(planner, ShowsRollouts) or not planner.keeps_rollouts:
+            return
+        best = planner.best_rollouts(_SHOWN)
+        if best is None or step.observation is None:
+            return
+        vector, task = step.observation.vector, planner.task
+        targets = task.targets(torch.from_numpy(vector), planner.horizon).numpy()
+        points = self._points.of(vector, best, targets, task.target_of)
+        self._rollouts.publish(to_cloud(points, stamp, PALM_FRAME))
 
 
 def shipped_model(task: str) -> Path:

@@ -24,6 +24,7 @@ _MACHINERY = {
     "capture",
     "control",
     "linear_quadratic",
+    "rollouts",
     "sampling",
     "schedule",
     "settings",

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from twinloop.models.base import DynamicsModel
+from twinloop.planners.rollouts import Rollouts
 from twinloop.tasks.base import Task
 
 
@@ -59,4 +60,15 @@ class Planner(Protocol):
 
     def plan_batch(self, observation: Tensor, target: Tensor) -> tuple[Tensor, list[PlanStats]]:
         """Return the next actions of B robots: [B, O], [B, H, T] -> [B, A]."""
+        ...
+
+
+@runtime_checkable
+class ShowsRollouts(Protocol):
+    """A planner that can tell what it thought would happen."""
+
+    keeps_rollouts: bool  # for `best_rollouts`, from the next plan on
+
+    def best_rollouts(self, count: int) -> Rollouts | None:
+        """Return the cheapest rollouts of the last plan, None where none were kept."""
         ...

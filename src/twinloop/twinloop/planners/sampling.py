@@ -25,6 +25,7 @@ from torch import Tensor
 from twinloop.models.base import DynamicsModel
 from twinloop.planners.base import PlanStats
 from twinloop.planners.capture import CudaGraph
+from twinloop.planners.rollouts import Rollouts, cheapest
 from twinloop.planners.settings import C, SamplingConfig
 from twinloop.planners.space import ActionSpace
 from twinloop.tasks.base import Task
@@ -88,6 +89,8 @@ class SamplingPlanner(ABC, Generic[C]):
         self.model = model
         self.task = task
         self._set_up()
+        self.keeps_rollouts = False
+        self._tried: list[tuple[Tensor, Tensor]] = []
         self._generators: list[torch.Generator] = []
         self.reset(seed)
 
@@ -181,6 +184,15 @@ class SamplingPlanner(ABC, Generic[C]):
         return actions[0], stats[0]
 
     @torch.no_grad()
+    def best_rollouts(self, count: int) -> Rollouts | None:
+        """Return the cheapest rollouts of the last plan for one robot, for viewers.
+
+        None where there are none: before a plan, or with `keeps_rollouts` off. Turning that on
+        costs a plan nothing but the memory of its rollouts.
+        """
+        return cheapest(self._tried, count) if self._tried else None
+
+    @torch.no_grad()
     def plan_batch(self, observation: Tensor, target: Tensor) -> tuple[Tensor, list[PlanStats]]:
         """Return the next joint targets [rad] of B robots: [B, O], [B, H, T] -> [B, A].
 
@@ -228,6 +240,7 @@ class SamplingPlanner(ABC, Generic[C]):
 
         Everything stays on the device, and nothing depends on a value on the host.
         """
+        self._tried.clear()
         previous = observation[:, None, self.task.command]
         if self.model.proposal is None:
             carried = self._carry["plan"]
@@ -287,7 +300,11 @@ class SamplingPlanner(ABC, Generic[C]):
         )
         spread, mean = torch.std_mean(-cost.sum(0), 0, correction=0)
         value = mean - self.config.disagreement_weight * spread
-        return Scores(torch.where(torch.isfinite(value), value, -torch.inf), spread)
+        scores = Scores(torch.where(torch.isfinite(value), value, -torch.inf), spread)
+        # Of a captured graph they are kept always: every replay fills the same tensors.
+        if batch == 1 and (self.keeps_rollouts or self.device.type == "cuda"):
+            self._tried.append((states, scores.value[0]))
+        return scores
 
 
 def weighted_plan(scores: Scores, candidates: Tensor, kappa: float) -> Tensor:
