@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-_MACHINERY = {"drawing", "object_cell", "pose_tracker", "scene", "strokes"}
+_MACHINERY = {"arm_scene", "drawing", "object_cell", "pose_tracker", "scene", "strokes"}
 
 
 def available() -> list[str]:

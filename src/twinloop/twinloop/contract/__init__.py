@@ -26,7 +26,7 @@ __all__ = [
     "stamp_of",
 ]
 
-_MACHINERY = {"assemble", "hand_cell", "poses", "sources", "spec"}
+_MACHINERY = {"arm_cell", "assemble", "hand_cell", "poses", "sources", "spec"}
 
 
 def available() -> list[str]:

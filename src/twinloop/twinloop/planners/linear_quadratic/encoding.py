@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations as states of linear dynamics, by one matrix.
+
+What a goal is about is taken relative to it, so that one policy serves goals near each other; the
+goal itself, which nothing moves, would only be in the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A linear map from observations to states, and one back to an observation with the goal zero.
+
+    Attributes:
+        encoder: [X, O].
+        decoder: [O, X]; encoder @ decoder is the identity.
+    """
+
+    encoder: Array
+    decoder: Array
+
+    def encode(self, observation: NDArray[np.floating]) -> Array:
+        """Return states: [..., O] -> [..., X]."""
+        return np.asarray(observation, dtype=np.float64) @ self.encoder.T
+
+
+def encoding_of(task: Any) -> Encoding:
+    """Return the encoding of a task: everything it observes but the goal.
+
+    A task may name channels that are taken relative to the goal, as `relative`.
+    """
+    size, slices = task.observation_size, task.slices
+    kept = np.ones(size, dtype=bool)
+    whole = np.eye(size)
+    if "goal" in slices:
+        kept[slices["goal"]] = False
+    for channel, reference in getattr(task, "relative", {}).items():
+        whole[slices[channel], slices[reference]] = -np.eye(
+            slices[channel].stop - slices[channel].start
+        )
+    return Encoding(whole[kept], np.eye(size)[:, kept])
