@@ -94,12 +94,12 @@ class Go1:
         while True:
             try:
                 packet, sender = self._socket.recvfrom(4096)
+                if not packet:
+                    return
+                if self._take(packet) and not self.is_silent:
+                    self._socket.sendto(self.state(), sender)
             except OSError:
                 return
-            if not packet:
-                return
-            if self._take(packet) and not self.is_silent:
-                self._socket.sendto(self.state(), sender)
 
     def _take(self, packet: bytes) -> bool:
         is_good = (

@@ -4,8 +4,9 @@
 A driver is found by its `DRIVER`; what it speaks to by its name in `tests/peers/`, a file with
 
     ROBOT   the robot that is there
-    PEER    a context manager with `settings()`, what a hardware file would say of it, and
-            `unplug()`, after which it is gone
+    PEER    a context manager with `settings()`, what a hardware file would say of it,
+            `unplug()`, after which it is gone, and, where the driver needs them, `parts()` that
+            its node would bring
     SKIP    optional, not empty: why it cannot be had here
 """
 
@@ -57,7 +58,8 @@ def peer(name: str) -> Iterator[Any]:
 
 def make(name: str, peer: Any) -> Any:
     settings = driver_module(name).SETTINGS.model_validate(peer.settings())
-    return make_driver(peer.robot.name, settings)
+    parts = peer.parts() if hasattr(peer, "parts") else {}
+    return make_driver(peer.robot.name, settings, **parts)
 
 
 @pytest.fixture

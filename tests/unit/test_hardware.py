@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from twinloop.drivers.hardware import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+# What drivers need from their nodes.
+PARTS = {"shadow_hand": {"link": SimpleNamespace(name="a link")}}
 PORT = {"driver": "dynamixel", "port": "/dev/ttyUSB0"}
 
 
@@ -25,7 +28,8 @@ def test_the_example_is_valid_and_its_robots_have_drivers() -> None:
     assert {"leap", "dclaw"} <= devices.keys()
     for name, settings in devices.items():
         if hasattr(driver_module(settings.driver), "DRIVER"):
-            assert make_driver(name, settings).robot.name == name
+            parts = PARTS.get(settings.driver, {})
+            assert make_driver(name, settings, **parts).robot.name == name
 
 
 def test_every_driver_is_found_by_its_name() -> None:

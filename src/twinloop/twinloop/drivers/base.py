@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +75,15 @@ class JointDriver(ABC):
         Raises:
             SampleLost, DeviceLost.
         """
+
+    def reachable(self, names: Sequence[str], targets: Array) -> Array:
+        """Return the nearest targets that coupled joints can reach; called from any thread.
+
+        Args:
+            names: joints of a command that nobody has checked yet.
+            targets: of these joints, rad; likewise.
+        """
+        return targets
 
     @abstractmethod
     def engage(self, position: Array) -> None:

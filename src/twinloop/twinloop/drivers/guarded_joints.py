@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from twinloop.drivers.base import JointDriver, JointReading
 from twinloop.drivers.faults import DeviceLost, DriverFault, JointFault, SampleLost
@@ -16,7 +17,7 @@ from twinloop.drivers.guard_access import GuardAccess
 from twinloop.drivers.loop_requests import LoopRequests
 from twinloop.drivers.loop_settings import Cycle, LoopSettings, LoopStatus, State
 from twinloop.drivers.loop_timing import LoopTiming
-from twinloop.safety.verdict import GuardSettings, GuardState
+from twinloop.safety.verdict import GuardSettings, GuardState, Verdict
 
 _LOSSES = 500  # newest samples whose losses are told as a share
 
@@ -65,6 +66,13 @@ class GuardedJoints(GuardAccess):
             self._stalls,
             self._connects,
         )
+
+    def submit(
+        self, names: Sequence[str], positions: ArrayLike, stamp_ns: int, source: str
+    ) -> Verdict | None:
+        """Hand a command to the guard, as far as coupled joints can follow it."""
+        targets = self.driver.reachable(names, np.asarray(positions, np.float64))
+        return super().submit(names, targets, stamp_ns, source)
 
     def rearm(self) -> tuple[bool, str]:
         """End a stop of the guard; a device at fault stays so. See `CommandGuard.rearm`."""

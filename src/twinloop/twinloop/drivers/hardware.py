@@ -59,8 +59,13 @@ def load_hardware(path: Path) -> dict[str, DriverSettings]:
     return {str(name): _settings(path, str(name), entry) for name, entry in content.items()}
 
 
-def make_driver(robot: str, settings: DriverSettings) -> JointDriver:
+def make_driver(robot: str, settings: DriverSettings, **parts: Any) -> JointDriver:
     """Make the driver of a robot's joints.
+
+    Args:
+        robot: name of the robot.
+        settings: of its driver.
+        parts: what the driver needs from its node.
 
     Raises:
         HardwareRefused: the robot is not known, the driver is not one of joints, or the settings do
@@ -70,7 +75,7 @@ def make_driver(robot: str, settings: DriverSettings) -> JointDriver:
     if not hasattr(module, "DRIVER"):
         raise HardwareRefused(f"{robot}: driver {settings.driver!r} has no joints")
     try:
-        driver: JointDriver = module.DRIVER(robot_named(robot), settings)
+        driver: JointDriver = module.DRIVER(robot_named(robot), settings, **parts)
     except ValueError as error:
         raise HardwareRefused(f"{robot}: {error}") from error
     return driver

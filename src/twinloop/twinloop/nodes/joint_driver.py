@@ -18,7 +18,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from twinloop.drivers.base import JointDriver
+from twinloop.drivers.base import DriverSettings, JointDriver
 from twinloop.drivers.hardware import load_hardware, make_driver
 from twinloop.drivers.loop import Cycle, DriverLoop, LoopSettings, LoopStatus
 from twinloop.nodes import qos
@@ -138,7 +138,12 @@ class JointDriverNode(Node):
             raise ParameterRefused(
                 f"parameter robot is {robot!r}, expected one of {', '.join(devices)}"
             )
-        return make_driver(robot, devices[robot])
+        settings = devices[robot]
+        return make_driver(robot, settings, **self.driver_parts(robot, settings))
+
+    def driver_parts(self, robot: str, settings: DriverSettings) -> dict[str, Any]:
+        """Return what the driver needs from its node; only those that speak ROS need anything."""
+        return {}
 
     def configure(self) -> None:
         driver = self.make_driver()
