@@ -7,6 +7,7 @@ own on, the model of `franky-sim` without what is only seen, and orders on its s
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 REFLEXES = {"cartesian_reflex": 7, "joint_reflex": 5}
 KEPT = 200_000  # commands
+ARMATURE = 0.5  # kg m^2, least of a joint
 
 
 def bare_model() -> str:
@@ -34,6 +36,11 @@ def bare_model() -> str:
         for geom in parent.findall("geom"):
             if geom.get("class") == "visual":
                 parent.remove(geom)
+    # The wrist's joints are so light that the simulated servos, whose damping is stepped explicitly,
+    # would shake them.
+    for joint in root.iter("joint"):
+        if joint.get("armature"):
+            joint.set("armature", str(max(ARMATURE, float(joint.get("armature")))))
     used = {geom.get("mesh") for geom in root.iter("geom")}
     for asset in root.findall("asset"):
         for mesh in asset.findall("mesh"):
@@ -48,11 +55,10 @@ class Controller:
     """The simulated controller, what it was told, and what goes wrong with it."""
 
     def __init__(self, address: str) -> None:
-        from franka_sim.franka_sim_server import FrankaSimServer
-
         self.commands: deque[tuple[float, list[float], list[float]]] = deque(maxlen=KEPT)
         self.moves = 0
-        self.server = server = FrankaSimServer(
+        package = importlib.import_module("franka_sim.franka_sim_server")
+        self.server = server = package.FrankaSimServer(
             host=address, enforce_comm_constraints=True, enforce_motion_limits=True
         )
         apply, move, abort = (

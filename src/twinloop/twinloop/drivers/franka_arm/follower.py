@@ -23,6 +23,7 @@ from twinloop.robots.base import Robot
 Array = NDArray[np.float64]
 
 _TAPS = 10  # milliseconds between two targets, of a driver at 100 Hz
+_GRACE_S = 0.1  # for a driver to say that it leaves the arm to a trajectory
 _BLEED = 0.05  # rad/s at which a difference from the targets is taken back, while these move
 
 
@@ -57,6 +58,7 @@ class Follower:
         self._offset = np.zeros(7)
         self._now_s = 0.0
         self._follows = False
+        self._until_s = 0.0
         limits = Limits(robot.lower, robot.upper, robot.velocity, robot.acceleration, robot.jerk)
         self._controller = TrajectoryController(robot.joint_names, limits, np.zeros(7), settings)
 
@@ -64,6 +66,11 @@ class Follower:
     def status(self) -> Status:
         """Of the newest trajectory."""
         return self._controller.status
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing moves, nor will without being told to."""
+        return self.limiter.is_at_rest and not self._controller.is_moving
 
     def stand(self, position: Array) -> None:
         """Begin at rest at a position [7], rad."""
@@ -88,13 +95,16 @@ class Follower:
             self._controller.hold(self.limiter.position)
         number = self._controller.start(trajectory, tolerances)
         self._follows = True
+        self._until_s = self._now_s + _GRACE_S
         return number
 
     def cancel(self, why: str) -> None:
         """Give the trajectory up; the next step already brakes."""
         self._controller.cancel(why)
 
-    def step(self, mode: Mode, target: Array, passed_s: float, q: Array, qd: Array) -> Array:
+    def step(
+        self, mode: Mode, target: Array, passed_s: float, q: Array, qd: Array, why: str = ""
+    ) -> Array:
         """Advance; returns the setpoint [7], rad.
 
         Args:
@@ -102,11 +112,15 @@ class Follower:
             target: newest of streaming [7], rad.
             passed_s: since the last step, s.
             q, qd: measured [7], rad, rad/s.
+            why: a trajectory is stopped, where it is.
         """
         self._now_s += passed_s
         if self._follows:
-            if mode is not Mode.FOLLOW and not self._controller.status.is_over:
-                self._controller.stop("the arm may not move")
+            if mode is Mode.FOLLOW:
+                self._until_s = self._now_s
+            is_left = mode is Mode.BRAKE or self._now_s > self._until_s
+            if mode is not Mode.FOLLOW and is_left:
+                self._controller.stop(why)
             setpoint = self._controller.step(self._now_s, q, qd)
             if mode is not Mode.FOLLOW and not self._controller.is_moving:
                 self._follows = False

@@ -81,6 +81,11 @@ class Partner:
             except LinkLost as error:
                 raise DeviceLost(f"its process has ended: {error}") from error
 
+    def tell(self, what: str, order: int, **more: Any) -> None:
+        """Have the process do something, and do not wait for it."""
+        with self._lock:
+            self._words.say({"order": order, "do": what} | more)
+
     def ask(self, what: str, patience_s: float, arrays: Array | None = None, **more: Any) -> str:
         """Have the process do something; returns what it said.
 

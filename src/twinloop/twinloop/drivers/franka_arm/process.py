@@ -27,6 +27,7 @@ from twinloop.drivers.franka_arm.follower import Follower, Mode
 from twinloop.drivers.franka_arm.limiter import STEP_S
 from twinloop.drivers.franka_arm.limits import bounded
 from twinloop.drivers.franka_arm.link import STATE, LinkLost, Memory, Words
+from twinloop.drivers.franka_arm.texts import plain
 from twinloop.motion.trajectory import Trajectory
 from twinloop.motion.trajectory_controller import Tolerances, TrajectoryRefused
 from twinloop.robots.base import Robot
@@ -113,13 +114,15 @@ class Arm:
             follower.rebase(np.array(state.q_d), np.array(state.dq_d), np.array(state.ddq_d))
         self._note(state, passed_s)
         target, _ = self._memory.target.read()
-        mode = Mode(int(target["mode"]))
-        if self._ends or self._came_s - float(target["steady_s"]) > _SILENT_S:
-            mode = Mode.BRAKE
-        record = self._record
-        position = follower.step(mode, target["position"], passed_s, record["q"], record["dq"])
+        mode, why = Mode(int(target["mode"])), "the guard does not let the arm move"
+        if self._ends:
+            mode, why = Mode.BRAKE, "the arm is let go"
+        elif self._came_s - float(target["steady_s"]) > _SILENT_S:
+            mode, why = Mode.BRAKE, "its driver is silent"
+        q, qd = self._record["q"], self._record["dq"]
+        position = follower.step(mode, target["position"], passed_s, q, qd, why)
         command = self._library.JointPositions(position.tolist())
-        if self._ends and follower.limiter.is_at_rest and follower.status.is_over:
+        if self._ends and follower.is_at_rest:
             command.motion_finished = True
             self._control.writeOnce(command)
             self._finish()
@@ -138,7 +141,7 @@ class Arm:
                 self._words.say({"answer": order, "text": "stopped"})
 
     def _lose_motion(self, text: str) -> None:
-        self._fault = _reason(text)
+        self._fault = plain(text)
         self._control = None
         self._phase = Phase.FAULT
         self._record["phase"] = Phase.FAULT
@@ -183,7 +186,7 @@ class Arm:
             if self._phase is Phase.FAULT and not state.current_errors:
                 return  # until it is recovered from here
             return
-        text = _reason(str(state.current_errors)) or state.robot_mode.name
+        text = plain(str(state.current_errors)) or state.robot_mode.name
         if self._phase is not Phase.FAULT or text != self._fault:
             self._phase, self._fault = Phase.FAULT, text
             self._words.say({"event": "fault", "text": text})
@@ -215,7 +218,7 @@ class Arm:
             self._words.say(
                 {
                     "answer": order,
-                    "error": _reason(str(error)),
+                    "error": plain(str(error)),
                     "other_joints": getattr(error, "is_of_other_joints", False),
                 }
             )
@@ -284,12 +287,6 @@ class Arm:
         return "cancelled"
 
 
-def _reason(text: str) -> str:
-    """What libfranka's words come to: the errors' names where there are some."""
-    inside = text.partition("[")[2].partition("]")[0].replace('"', "")
-    return inside or " ".join(text.removeprefix("libfranka: ").split())
-
-
 def _settle_in(priority: int) -> str:
     """Have the machine let this process run on time; returns what it would not do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node says when to end
@@ -350,7 +347,7 @@ def _run(memory: Memory, words: Words) -> None:
         arm = Arm(robot, library, bounded(_robot(settings["robot"])), memory, words)
         arm.cycle()
     except RuntimeError as error:
-        words.say({"event": "missing", "text": _reason(str(error))})
+        words.say({"event": "missing", "text": plain(str(error))})
         return
     words.say({"event": "connected", "text": lacks})
     try:
@@ -359,7 +356,7 @@ def _run(memory: Memory, words: Words) -> None:
     except LinkLost:
         arm.wind_up()
     except RuntimeError as error:
-        words.say({"event": "lost", "text": _reason(str(error))})
+        words.say({"event": "lost", "text": plain(str(error))})
 
 
 if __name__ == "__main__":
