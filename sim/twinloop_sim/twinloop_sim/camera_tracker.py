@@ -66,10 +66,16 @@ class CameraTracker:
         joint_offset: what encoders tell, less where the joints are [N, 24], rad; trackers are
             told that. Read at each exposure.
         settings: of cameras and tracker.
+        arm: whether the cells have one.
     """
 
     def __init__(
-        self, hands: int, scene: SceneSettings, joint_offset: Array, settings: CameraSettings
+        self,
+        hands: int,
+        scene: SceneSettings,
+        joint_offset: Array,
+        settings: CameraSettings,
+        arm: bool = False,
     ) -> None:
         self.hands = hands
         self.settings = settings
@@ -84,7 +90,7 @@ class CameraTracker:
         )
         # Hands that look alike share a renderer.
         count = 1 if settings.appearance == "nominal" else hands
-        self._eyes = [open_eyes(settings.backend, scene) for _ in range(count)]
+        self._eyes = [open_eyes(settings.backend, scene, arm=arm) for _ in range(count)]
         self._trackers: dict[int, BallTracker] = {}
         self._shifts = np.tile(np.eye(4), (hands, 1, 1))
         self._rngs = [np.random.default_rng(0) for _ in range(hands)]
@@ -153,7 +159,7 @@ class CameraTracker:
         eyes: Eyes = self._eyes[hand % len(self._eyes)]
         eyes.shift(self._shifts[hand])
         seen = state.ball_position[hand] + self.offset_m[hand]
-        eyes.pose(state.q[hand], seen, state.ball_quaternion[hand])
+        eyes.pose(state.joints[hand], seen, state.ball_quaternion[hand])
         left, right = (self._sensor.expose(image, self._rngs[hand]) for image in eyes.pair())
         stamp_s = _FIRST_S + (tick - int(self._begin[hand])) * self._tick_s
         encoders = state.q[hand] + self._joint_offset[hand]

@@ -171,7 +171,8 @@ class Cell:
 
         settings = CameraSettings.model_validate(cameras)
         offset = self.twin.differences.joint_offset
-        return CameraTracker(self.hands, self.scene, offset, settings)
+        has_arm = self._arms is not None
+        return CameraTracker(self.hands, self.scene, offset, settings, has_arm)
 
     def vary(self, hands: ArrayLike | None, variations: Sequence[Variation]) -> None:
         """Let hands [K], or all, differ from the nominal one; they have to be reset next.

@@ -228,6 +228,7 @@ class MujocoBatch(BatchTwin):
             ball_velocity=ball_twist[..., :3],
             palm_position=position[..., 0, :],
             palm_quaternion=quaternion_from_matrix(rotation[..., 0, :, :]),
+            arm=qpos[..., JOINTS:-_BALLS_Q],
         )
 
     def get_state(self) -> list[bytes]:

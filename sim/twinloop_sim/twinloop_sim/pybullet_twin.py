@@ -77,6 +77,7 @@ class BulletBatch(BatchTwin):
             ball_velocity=balls[..., 7:],
             palm_position=position[..., 0, :],
             palm_quaternion=quaternion_from_matrix(rotation[..., 0, :, :]),
+            arm=q[..., :0],
         )
 
     def get_state(self) -> list[bytes]:

@@ -11,7 +11,7 @@ from twinloop.robots.hand24 import HAND24
 
 from twinloop_sim.cameras.appearance import Appearance, Light
 from twinloop_sim.cameras.bullet_stage import BulletStage, projection
-from twinloop_sim.cameras.stage import Array, camera_poses
+from twinloop_sim.cameras.stage import Array, Shapes, camera_poses
 from twinloop_sim.settings import Camera, SceneSettings
 from twinloop_sim.twin import State
 
@@ -27,7 +27,7 @@ class Renderer:
 
     def __init__(self, scene: SceneSettings) -> None:
         self.scene = scene
-        self._stage = BulletStage(scene, _FINENESS)
+        self._stage = BulletStage(scene, Shapes(scene.side), _FINENESS)
         self._stage.dress(Appearance())
 
     def draw(self, state: State, camera: str = "overview") -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from twinloop.paths import share
 
 STEREO = ("left", "right")  # the eyes that the balls are tracked with
 DEPTH = "depth"
+TRAY = "tray"  # looks into the tray, where there is one
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Vector3 = tuple[float, float, float]

@@ -33,6 +33,7 @@ class State:
         ball_velocity: velocities of the centres [..., 2, 3], m/s, world.
         palm_position: origin of the palm frame [..., 3], m, world.
         palm_quaternion: orientation of the palm frame [..., 4].
+        arm: joints of the arm, rad, and of its fingers, m [..., 9]; [..., 0] where there is none.
     """
 
     time: Array
@@ -43,10 +44,16 @@ class State:
     ball_velocity: Array
     palm_position: Array
     palm_quaternion: Array
+    arm: Array
 
     def __getitem__(self, index: Any) -> State:
         """Select along the leading dimensions, for instance `state[0]` or `states[:, -1]`."""
         return State(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @property
+    def joints(self) -> Array:
+        """Joint positions of hand, arm and fingers [..., 24] or [..., 33], rad and m."""
+        return np.concatenate([self.q, self.arm], axis=-1)
 
 
 class BatchTwin(ABC):

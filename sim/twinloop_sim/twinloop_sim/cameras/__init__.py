@@ -9,6 +9,10 @@
     left, right = eyes.pair()                         # RGB [180, 280, 3]
     left = Sensor().expose(left, rng)                 # noise, exposure, blur
     eyes.labels("left")                               # [180, 280], for training and evaluation
+
+    eyes = open_eyes(arm=True)                        # ramp, tray and arm are there too
+    eyes.pose(joints, ball_position, ball_quaternion) # [33]: hand, arm, fingers
+    eyes.image("tray")                                # what the tray's camera sees
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ def open_eyes(
     scene: SceneSettings | None = None,
     shadows: bool = True,
     samples: int = 0,
+    arm: bool = False,
 ) -> Eyes:
     """Return a renderer of the cell's cameras.
 
@@ -53,6 +58,7 @@ def open_eyes(
         scene: default: config/twin/scene.yaml.
         shadows: False draws faster.
         samples: of a pixel, for smooth edges: 0 or 4; PyBullet knows none.
+        arm: whether the cell has an arm.
 
     Raises:
         ValueError: an unknown backend.
@@ -69,7 +75,7 @@ def open_eyes(
             from twinloop_sim.cameras.mujoco_eyes import MujocoEyes
 
             _log.info("cameras are drawn by MuJoCo through %s: %s", found.label, found.renderer)
-            return MujocoEyes(scene, found, shadows, samples)
+            return MujocoEyes(scene, found, shadows, samples, arm)
         if backend == "mujoco":
             raise RuntimeError(
                 "MuJoCo cannot draw here: neither EGL nor OSMesa works; install Mesa's libegl1 or "
@@ -78,4 +84,4 @@ def open_eyes(
     from twinloop_sim.cameras.bullet_eyes import BulletEyes
 
     _log.info("cameras are drawn by PyBullet's software renderer")
-    return BulletEyes(scene, shadows)
+    return BulletEyes(scene, shadows, arm)

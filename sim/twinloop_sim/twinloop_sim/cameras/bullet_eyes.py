@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from twinloop_sim.cameras import patterns
 from twinloop_sim.cameras.appearance import Appearance
 from twinloop_sim.cameras.bullet_stage import BulletStage, projection
-from twinloop_sim.cameras.eyes import BALL0, FAR_M, FLOOR_HALF_M, HAND, NEAR_M, Eyes, Image
+from twinloop_sim.cameras.eyes import BACKGROUND, BALL0, FAR_M, HAND, NEAR_M, Eyes, Image
 from twinloop_sim.cameras.stage import Array
 from twinloop_sim.settings import DEPTH, STEREO, SceneSettings
 
@@ -24,15 +24,20 @@ class BulletEyes(Eyes):
     Args:
         scene: what to draw.
         shadows: False draws faster.
+        arm: whether the cell has an arm.
     """
 
-    def __init__(self, scene: SceneSettings, shadows: bool = True) -> None:
-        super().__init__(scene)
+    def __init__(self, scene: SceneSettings, shadows: bool = True, arm: bool = False) -> None:
+        super().__init__(scene, arm)
         self.backend = "pybullet"
-        self._stage = BulletStage(scene)
+        self._stage = BulletStage(scene, self.shapes)
         self._shadows = shadows
         self._floors: dict[str, _Seen] = {}
-        self._posed = (np.zeros(24), np.zeros((2, 3)), np.tile([1.0, 0.0, 0.0, 0.0], (2, 1)))
+        self._posed = (
+            np.zeros(self.shapes.joints),
+            np.zeros((2, 3)),
+            np.tile([1.0, 0.0, 0.0, 0.0], (2, 1)),
+        )
         self.dress(self.appearance)
 
     def pose(self, q: ArrayLike, ball_position: ArrayLike, ball_quaternion: ArrayLike) -> None:
@@ -44,7 +49,7 @@ class BulletEyes(Eyes):
         self._stage.dress(appearance)
         light = appearance.light
         lit = light.ambient + light.strength * light.direction()[2]
-        floor = appearance.floor.paint(FLOOR_HALF_M * patterns.plane_points())
+        floor = appearance.floor.paint(self.floor_half_m * patterns.plane_points())
         self._floor = np.minimum(lit * np.array(light.color) * floor, 255.0).astype(np.uint8)
         self._stage.pose(*self._posed)
 
@@ -64,7 +69,8 @@ class BulletEyes(Eyes):
         bodies = self._draw(camera)[2]
         known = self._stage.bodies
         meaning = np.zeros(max(bodies.max(), *known) + 2, dtype=np.uint8)
-        meaning[known] = [HAND] * len(self._stage.hand.pieces) + [BALL0, BALL0 + 1]
+        robot = np.where(self.shapes.is_hand, HAND, BACKGROUND)
+        meaning[known] = [*robot, BALL0, BALL0 + 1]
         return np.asarray(meaning[bodies])  # -1, where nothing is, reads the last one: 0
 
     def close(self) -> None:
@@ -100,11 +106,12 @@ class BulletEyes(Eyes):
             pose, model = self.camera_pose(camera), self.cameras[camera]
             rows, columns = np.indices(model.size[::-1])
             rays = model.rays(np.stack([columns, rows], axis=-1)) @ pose[:3, :3].T
+            fall_m = self.shapes.floor_m - pose[2, 3]
             with np.errstate(divide="ignore"):
-                away = np.where(rays[..., 2] < 0.0, -pose[2, 3] / rays[..., 2], np.nan)
+                away = np.where(rays[..., 2] < 0.0, fall_m / rays[..., 2], np.nan)
             place = pose[:2, 3] + away[..., None] * rays[..., :2]
-            texel = (place / (2.0 * FLOOR_HALF_M) + 0.5) * len(self._floor) - 0.5
-            away[np.abs(place).max(axis=-1) > FLOOR_HALF_M] = np.nan
+            texel = (place / (2.0 * self.floor_half_m) + 0.5) * len(self._floor) - 0.5
+            away[np.abs(place).max(axis=-1) > self.floor_half_m] = np.nan
             column, row = np.moveaxis(np.where(np.isfinite(texel), texel, -10.0), -1, 0)
             self._floors[camera] = column.astype(np.float32), row.astype(np.float32), away
         return self._floors[camera]

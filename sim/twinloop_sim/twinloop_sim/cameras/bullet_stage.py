@@ -16,7 +16,7 @@ from twinloop.robots.rotations import quaternion_from_matrix
 from twinloop_sim.bullet_server import connect
 from twinloop_sim.cameras import meshes, patterns
 from twinloop_sim.cameras.appearance import Appearance, Color, Light, Surface
-from twinloop_sim.cameras.stage import Array, Hand, Piece
+from twinloop_sim.cameras.stage import Array, Piece, Shapes
 from twinloop_sim.settings import SceneSettings
 
 _Shape = dict[str, object]
@@ -27,22 +27,22 @@ class BulletStage:
     """Everything but a floor, posed and drawn on request.
 
     Args:
-        scene: whose hand and balls these are.
+        scene: whose balls these are.
+        shapes: of the robot.
         fineness: of round shapes, in units of what small images need.
 
     Attributes:
-        hand: its shapes.
-        bodies: of the hand's shapes, and of the two balls.
+        bodies: of the robot's shapes, and of the two balls.
     """
 
-    def __init__(self, scene: SceneSettings, fineness: int = 1) -> None:
-        self.hand = Hand(scene.side)
+    def __init__(self, scene: SceneSettings, shapes: Shapes, fineness: int = 1) -> None:
+        self.robot = shapes
         self.bodies: list[int] = []
         self._files = tempfile.TemporaryDirectory()
         self._folder = Path(self._files.name)
         self._shapes = [
             self._shape(f"piece{index}", piece, fineness)
-            for index, piece in enumerate(self.hand.pieces)
+            for index, piece in enumerate(self.robot.pieces)
         ]
         self._ball = self._mesh("ball", meshes.ball(scene.balls.radius_m, fineness))
         self._client = connect()
@@ -64,13 +64,13 @@ class BulletStage:
         # Frees the textures too, which nothing else does.
         self._client.resetSimulation()
         self._dresses += 1
-        colors = self.hand.colors
+        colors = self.robot.colors
         skin = self._texture(_SKIN, appearance.surface(_SKIN, colors))
         self.bodies = [
             self._painted(shape, skin)
             if piece.material == _SKIN
             else self._solid(shape, appearance.surface(piece.material, colors).color)
-            for piece, shape in zip(self.hand.pieces, self._shapes, strict=True)
+            for piece, shape in zip(self.robot.pieces, self._shapes, strict=True)
         ]
         for index, surface in enumerate(appearance.balls):
             self.bodies.append(self._painted(self._ball, self._texture(f"ball{index}", surface)))
@@ -78,12 +78,12 @@ class BulletStage:
             shape: _Shape = {"shapeType": bullet.GEOM_BOX, "halfExtents": block.half}
             body = self._solid(shape, block.color)
             turn = self._client.getQuaternionFromEuler((0.0, 0.0, np.radians(block.turn_deg)))
-            place = (*block.place, block.half[2])
+            place = (*block.place, self.robot.floor_m + block.half[2])
             self._client.resetBasePositionAndOrientation(body, place, turn)
 
     def pose(self, q: Array, ball_position: Array, ball_quaternion: Array) -> None:
-        """Put everything where it is: joints [24], rad, balls [2, 3], m, and [2, 4], w first."""
-        position, rotation = self.hand.poses(q)
+        """Put everything where it is: joints [J], balls [2, 3], m, and [2, 4], w first."""
+        position, rotation = self.robot.poses(q)
         places = np.concatenate([position, ball_position])
         turns = np.concatenate([quaternion_from_matrix(rotation), ball_quaternion])
         turns = turns[:, [1, 2, 3, 0]]

@@ -8,12 +8,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from twinloop.perception.camera_model import CameraModel
-from twinloop.robots.hand24 import HAND24
 from twinloop.robots.rotations import matrix_from_quaternion
 
 from twinloop_sim.cameras.appearance import Appearance
-from twinloop_sim.cameras.stage import Array, camera_model, camera_poses
-from twinloop_sim.settings import DEPTH, STEREO, SceneSettings
+from twinloop_sim.cameras.stage import Array, Shapes, camera_model, camera_poses
+from twinloop_sim.settings import DEPTH, STEREO, TRAY, SceneSettings
 
 Image = NDArray[np.uint8]
 BACKGROUND, HAND, BALL0, BALL1 = range(4)  # labels
@@ -37,21 +36,30 @@ def draw_rig_error(
 class Eyes(ABC):
     """The cameras on the hand's mount, looking at one cell; to be used from one thread.
 
+    With the arm there are ramp, tray and arm too, a floor further down, and the tray's camera.
+
+    Args:
+        scene: what to draw.
+        arm: whether the cell has an arm.
+
     Attributes:
         backend: what draws, such as `mujoco (EGL)`.
         scene: what is drawn.
-        cameras: nominal calibrations of the cameras by name: left, right and depth.
+        shapes: the robot's.
+        cameras: nominal calibrations of the cameras by name: left, right and depth, and the tray's.
+        floor_half_m: half of the floor's edge.
         appearance: how it looks at present.
     """
 
     backend: str
 
-    def __init__(self, scene: SceneSettings) -> None:
+    def __init__(self, scene: SceneSettings, arm: bool = False) -> None:
         self.scene = scene
-        self.cameras: dict[str, CameraModel] = {
-            name: camera_model(scene, name) for name in (*STEREO, DEPTH)
-        }
-        self._nominal = camera_poses(scene)
+        self.shapes = Shapes(scene.side, arm)
+        names = (*STEREO, DEPTH, TRAY) if arm else (*STEREO, DEPTH)
+        self.cameras: dict[str, CameraModel] = {name: camera_model(scene, name) for name in names}
+        self.floor_half_m = FLOOR_HALF_M * (2.0 if arm else 1.0)
+        self._nominal = camera_poses(scene, arm)
         self._poses = dict(self._nominal)
         self.appearance = Appearance()
 
@@ -60,7 +68,7 @@ class Eyes(ABC):
         """Put everything where it is to be drawn.
 
         Args:
-            q: joint positions [24], rad.
+            q: joint positions [24], rad, of hand; [33] of hand, arm and fingers (m) with an arm.
             ball_position: centres [2, 3], m, world.
             ball_quaternion: orientations [2, 4], w first.
 
@@ -86,7 +94,7 @@ class Eyes(ABC):
 
     @abstractmethod
     def labels(self, camera: str) -> Image:
-        """Return what is seen [H, W]: 0 background, 1 hand, 2 ball 0, 3 ball 1.
+        """Return what is seen [H, W]: 0 background (with all else), 1 hand, 2 ball 0, 3 ball 1.
 
         For training and evaluation; nothing that tracks may look.
         """
@@ -110,7 +118,9 @@ class Eyes(ABC):
             raise ValueError(f"rig_error must be a rigid transform [4, 4], got {error.tolist()}")
         left = self._nominal[STEREO[0]]
         moved = left @ error @ np.linalg.inv(left)
-        self._poses = {name: moved @ pose for name, pose in self._nominal.items()}
+        self._poses = {
+            name: pose if name == TRAY else moved @ pose for name, pose in self._nominal.items()
+        }
 
     def camera_pose(self, camera: str) -> Array:
         """Return where a camera's optical frame truly is [4, 4], world.
@@ -127,7 +137,7 @@ class Eyes(ABC):
     ) -> tuple[Array, Array, Array]:
         """Return the arguments of `pose` as arrays; raises ValueError as it does."""
         given = {
-            "q": (np.asarray(q, dtype=np.float64), HAND24.lower.shape),
+            "q": (np.asarray(q, dtype=np.float64), (self.shapes.joints,)),
             "ball_position": (np.asarray(ball_position, dtype=np.float64), (2, 3)),
             "ball_quaternion": (np.asarray(ball_quaternion, dtype=np.float64), (2, 4)),
         }

@@ -13,9 +13,9 @@ from twinloop.robots.rotations import matrix_from_quaternion
 
 from twinloop_sim.cameras import meshes, patterns
 from twinloop_sim.cameras.appearance import MOST_CLUTTER, Appearance, Surface
-from twinloop_sim.cameras.eyes import BALL0, FAR_M, FLOOR_HALF_M, HAND, NEAR_M, Eyes, Image
+from twinloop_sim.cameras.eyes import BACKGROUND, BALL0, FAR_M, HAND, NEAR_M, Eyes, Image
 from twinloop_sim.cameras.gl import Platform, open_context
-from twinloop_sim.cameras.stage import Array, Hand
+from twinloop_sim.cameras.stage import Array
 from twinloop_sim.settings import DEPTH, STEREO, SceneSettings
 
 # The lamp is this far off; shadows fall where its map reaches.
@@ -33,24 +33,29 @@ class MujocoEyes(Eyes):
         platform: how OpenGL draws here.
         shadows: False takes a third of the time.
         samples: of a pixel, for smooth edges; 0 or 4, which takes twice the time.
+        arm: whether the cell has an arm.
 
     Raises:
         ValueError: eyes of different sizes.
     """
 
     def __init__(
-        self, scene: SceneSettings, platform: Platform, shadows: bool = True, samples: int = 0
+        self,
+        scene: SceneSettings,
+        platform: Platform,
+        shadows: bool = True,
+        samples: int = 0,
+        arm: bool = False,
     ) -> None:
-        super().__init__(scene)
+        super().__init__(scene, arm)
         left, right = (self.cameras[name].size for name in STEREO)
         if left != right:
             raise ValueError(f"the eyes are of {left} and {right} pixels, expected equal ones")
         self.backend = f"mujoco ({platform.label})"
-        self._hand = Hand(scene.side)
         self._places = {name: patterns.sphere_directions() for name in (*_BALLS, _SKIN)}
-        self._places[_FLOOR] = FLOOR_HALF_M * patterns.plane_points()
+        self._places[_FLOOR] = self.floor_half_m * patterns.plane_points()
         self._model = self._build(samples)
-        self._mesh_turn = _mesh_turns(self._model)[: len(self._hand.pieces) + 2]
+        self._mesh_turn = _mesh_turns(self._model)[: len(self.shapes.pieces) + 2]
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
@@ -74,8 +79,9 @@ class MujocoEyes(Eyes):
         spec.visual.quality.numquads = 1
         spec.visual.quality.offsamples = samples
         spec.visual.quality.shadowsize = _SHADOW_TEXELS
-        sizes = [self.cameras[name].size for name in (*STEREO, DEPTH)]
-        spec.visual.global_.offwidth = max(sizes[0][0] + sizes[1][0], sizes[2][0])
+        sizes = [camera.size for camera in self.cameras.values()]
+        both = sum(self.cameras[name].size[0] for name in STEREO)
+        spec.visual.global_.offwidth = max(both, *(width for width, _ in sizes))
         spec.visual.global_.offheight = max(height for _, height in sizes)
         spec.stat.extent = 1.0
         spec.visual.map.shadowclip = _SHADOW_RADIUS_M
@@ -93,7 +99,7 @@ class MujocoEyes(Eyes):
             textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = name
             spec.add_material(name=name, textures=textures)
         world = spec.worldbody
-        for index, piece in enumerate(self._hand.pieces):
+        for index, piece in enumerate(self.shapes.pieces):
             material = _SKIN if piece.material == _SKIN else ""
             mesh = piece.mesh()
             if mesh is None:
@@ -104,7 +110,8 @@ class MujocoEyes(Eyes):
             _add_mesh(spec, name, meshes.ball(self.scene.balls.radius_m), name)
         world.add_geom(
             type=mujoco.mjtGeom.mjGEOM_PLANE,
-            size=[FLOOR_HALF_M, FLOOR_HALF_M, 1.0],
+            size=[self.floor_half_m, self.floor_half_m, 1.0],
+            pos=[0.0, 0.0, self.shapes.floor_m],
             material=_FLOOR,
             castshadow=False,
         )
@@ -115,7 +122,7 @@ class MujocoEyes(Eyes):
 
     def pose(self, q: ArrayLike, ball_position: ArrayLike, ball_quaternion: ArrayLike) -> None:
         joints, place, turn = self.checked(q, ball_position, ball_quaternion)
-        position, rotation = self._hand.poses(joints)
+        position, rotation = self.shapes.poses(joints)
         count = len(position)
         xpos, xmat = self._data.geom_xpos, self._data.geom_xmat
         turned = matrix_from_quaternion(turn / np.linalg.norm(turn, axis=-1, keepdims=True))
@@ -128,14 +135,14 @@ class MujocoEyes(Eyes):
     def dress(self, appearance: Appearance) -> None:
         self._gl.make_current()
         self.appearance = appearance
-        model, count = self._model, len(self._hand.pieces)
+        model, count = self._model, len(self.shapes.pieces)
         for name, surface in zip(_BALLS, appearance.balls, strict=True):
             self._paint(name, surface)
-        self._paint(_SKIN, appearance.surface(_SKIN, self._hand.colors))
+        self._paint(_SKIN, appearance.surface(_SKIN, self.shapes.colors))
         self._paint(_FLOOR, appearance.floor)
-        for index, piece in enumerate(self._hand.pieces):
+        for index, piece in enumerate(self.shapes.pieces):
             if piece.material != _SKIN:
-                surface = appearance.surface(piece.material, self._hand.colors)
+                surface = appearance.surface(piece.material, self.shapes.colors)
                 model.geom_rgba[index] = (*surface.color, 1.0)
         for index in range(MOST_CLUTTER):
             geom = count + 3 + index
@@ -147,7 +154,7 @@ class MujocoEyes(Eyes):
             c, s = np.cos(angle), np.sin(angle)
             model.geom_size[geom] = block.half
             model.geom_rgba[geom] = (*block.color, 1.0)
-            self._data.geom_xpos[geom] = (*block.place, block.half[2])
+            self._data.geom_xpos[geom] = (*block.place, self.shapes.floor_m + block.half[2])
             self._data.geom_xmat[geom] = (c, -s, 0.0, s, c, 0.0, 0.0, 0.0, 1.0)
         light, lamp = appearance.light, appearance.light.direction()
         color = np.array(light.color)
@@ -192,10 +199,10 @@ class MujocoEyes(Eyes):
         width, height = self._draw(camera, by_label=True)
         codes = self._colors_of(width, height).astype(np.int64) @ (1, 1 << 8, 1 << 16)
         meaning = np.zeros(self._scene.ngeom + 1, dtype=np.uint8)
-        count = len(self._hand.pieces)
+        count = len(self.shapes.pieces)
         for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.objid < count:
-                meaning[geom.segid + 1] = HAND
+                meaning[geom.segid + 1] = HAND if self.shapes.is_hand[geom.objid] else BACKGROUND
             elif geom.objid < count + 2:
                 meaning[geom.segid + 1] = BALL0 + geom.objid - count
         return np.asarray(meaning[codes])

@@ -15,7 +15,7 @@ from twinloop.perception.mount import mount_from_urdf, save_mount
 from twinloop.robots.description import hand_urdf, joint_prefix
 
 from twinloop_sim.cameras.stage import camera_model
-from twinloop_sim.settings import DEPTH, STEREO, SceneSettings, scene_settings
+from twinloop_sim.settings import DEPTH, STEREO, TRAY, SceneSettings, scene_settings
 
 MOUNT = "mount.yaml"
 _HEADER = """\
@@ -25,9 +25,9 @@ _HEADER = """\
 
 
 def write_nominal(folder: Path, scene: SceneSettings) -> None:
-    """Write `left.yaml`, `right.yaml`, `depth.yaml` and `mount.yaml` of a scene."""
+    """Write `left`, `right`, `depth`, `tray` and `mount.yaml` of a scene."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*STEREO, DEPTH):
+    for name in (*STEREO, DEPTH, TRAY):
         save_camera(folder / f"{name}.yaml", camera_model(scene, name))
     link = scene.cameras[STEREO[0]].link
     if link is None:

@@ -10,15 +10,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from twinloop.perception.camera_model import CameraModel, StereoModel, pinhole
-from twinloop.robots.description import hand_joint_names, hand_urdf
+from twinloop.robots.description import cell_urdf, hand_joint_names, hand_urdf, joint_prefix
 from twinloop.robots.kinematics import Chain
+from twinloop.robots.panda import FINGER_JOINTS, PANDA
 from twinloop.robots.rotations import matrix_from_rpy
 
 from twinloop_sim.cameras.meshes import Mesh, capsule
-from twinloop_sim.settings import STEREO, SceneSettings
+from twinloop_sim.settings import STEREO, TRAY, SceneSettings
 
 Array = NDArray[np.float64]
 Kind = Literal["box", "sphere", "capsule"]
+_FLOOR = "floor"
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,74 @@ class Piece:
         return capsule(radius, half, 12 * fineness, 6 * fineness)
 
 
-class Hand:
-    """The visible shapes of a hand, posed by its joints.
+class Shapes:
+    """The visible shapes of a hand, or of the cell with ramp, tray and arm, posed by its joints.
+
+    Args:
+        side: of the hand.
+        arm: whether it is the cell.
 
     Attributes:
-        pieces: the shapes.
+        joints: how many: 24 of the hand, then 7 of the arm and 2 of the fingers (m), if it has one.
+        pieces: the shapes, without a floor.
+        is_hand: which of them are the hand's [P].
         colors: RGB of the materials in the URDF, 0 to 1.
+        floor_m: how high the floor is.
     """
 
-    def __init__(self, side: str) -> None:
-        urdf = hand_urdf(side)
-        self.pieces = pieces(urdf)
+    def __init__(self, side: str, arm: bool = False) -> None:
+        urdf = cell_urdf(side) if arm else hand_urdf(side)
+        every = pieces(urdf)
+        self.pieces = [piece for piece in every if piece.link != _FLOOR]
+        floor = [piece.size[2] + piece.offset[2, 3] for piece in every if piece.link == _FLOOR]
+        names = (*hand_joint_names(side), *(PANDA.joint_names if arm else ()))
+        slides = _slides(urdf)
+        self._slide = np.zeros((len(self.pieces), 3))
+        self._column = np.full(len(self.pieces), len(names))
+        links, offsets = [], []
+        for index, piece in enumerate(self.pieces):
+            link, offset = piece.link, piece.offset
+            if link in slides:
+                link, origin, axis, joint = slides[link]
+                offset = origin @ offset
+                self._slide[index] = origin[:3, :3] @ axis
+                self._column[index] += FINGER_JOINTS.index(joint)
+            links.append(link)
+            offsets.append(offset)
+        self.joints = len(names) + (len(FINGER_JOINTS) if arm else 0)
+        self._turning = len(names)
+        self.is_hand = np.array([p.link.startswith(joint_prefix(side)) for p in self.pieces])
         self.colors = material_colors(urdf)
-        links = tuple(piece.link for piece in self.pieces)
-        self._chain = Chain(urdf, hand_joint_names(side), links)
-        self._offset = np.stack([piece.offset for piece in self.pieces])
+        self._chain = Chain(urdf, names, tuple(links))
+        self._offset = np.stack(offsets)
+        self.floor_m = 0.0
+        if arm:
+            ground, _ = Chain(urdf, (), (_FLOOR,)).poses(np.zeros(0))
+            self.floor_m = float(ground[0, 2]) + max(floor)
 
     def poses(self, q: Array) -> tuple[Array, Array]:
-        """Return positions [P, 3], m, and rotations [P, 3, 3] of the pieces for joints [24]."""
-        position, rotation = self._chain.poses(q)
-        place = position + np.einsum("pij,pj->pi", rotation, self._offset[:, :3, 3])
+        """Return positions [P, 3], m, and rotations [P, 3, 3] of the pieces for joints [J]."""
+        position, rotation = self._chain.poses(q[: self._turning])
+        offset = self._offset[:, :3, 3]
+        if len(q) > self._turning:
+            out = np.append(q, 0.0)[self._column]
+            offset = offset + out[:, None] * self._slide
+        place = position + np.einsum("pij,pj->pi", rotation, offset)
         return place, rotation @ self._offset[:, :3, :3]
+
+
+def _slides(urdf: str) -> dict[str, tuple[str, Array, Array, str]]:
+    """Return, of links that slide: the link above, the joint's origin and axis, and its name."""
+    found = {}
+    for joint in ElementTree.fromstring(urdf).findall("joint[@type='prismatic']"):
+        parent, child, axis = (joint.find(tag) for tag in ("parent", "child", "axis"))
+        assert parent is not None
+        assert child is not None
+        assert axis is not None
+        way = np.array([float(part) for part in axis.attrib["xyz"].split()])
+        origin = _pose(joint.find("origin"))
+        found[child.attrib["link"]] = (parent.attrib["link"], origin, way, joint.attrib["name"])
+    return found
 
 
 def pieces(urdf: str) -> list[Piece]:
@@ -107,14 +156,18 @@ def material_colors(urdf: str) -> dict[str, tuple[float, float, float]]:
     return colors
 
 
-def camera_poses(scene: SceneSettings) -> dict[str, Array]:
-    """Return the nominal poses [4, 4] of the cameras on the robot's links: optical frames, world.
+def camera_poses(scene: SceneSettings, arm: bool = False) -> dict[str, Array]:
+    """Return the nominal poses [4, 4] of the cameras on links: optical frames, world.
 
-    They stand on the hand's mount, which does not move.
+    They stand on mounts that do not move. The tray's camera is there with the arm only.
     """
-    links = {name: camera.link for name, camera in scene.cameras.items() if camera.link}
-    chain = Chain(hand_urdf(scene.side), (), tuple(links.values()))
-    position, rotation = chain.poses(np.zeros(0))
+    links = {
+        name: camera.link
+        for name, camera in scene.cameras.items()
+        if camera.link and (arm or name != TRAY)
+    }
+    urdf = cell_urdf(scene.side) if arm else hand_urdf(scene.side)
+    position, rotation = Chain(urdf, (), tuple(links.values())).poses(np.zeros(0))
     poses = {}
     for index, name in enumerate(links):
         pose = np.eye(4)
