@@ -39,7 +39,7 @@ def test_every_driver_is_found_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("leap: [", "is no YAML"),
+        ("leap: [", "is not YAML"),
         ("", "holds None, expected a device or more by name"),
         ("[1, 2]", "expected a device or more by name"),
         ({"leap": 5}, "leap is 5, expected a mapping with a `driver`"),

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinloop.bags.errors import BagError, BagWriteError
+from twinloop.yaml_files import YamlRefused, load_plain
 
 try:
     # libyaml's emitter, where PyYAML was built with it: a bag's end takes a fraction of the time.
@@ -23,7 +24,6 @@ METADATA_FILE = "metadata.yaml"
 FORMAT_VERSION = 9  # of rosbag2 in ROS 2 Jazzy
 CUSTOM_KEY = "twinloop"
 _MAX_FILE_BYTES = 4 * 2**20
-_MAX_DEPTH = 32
 _MAX_TIME_NS = 2**63 - 1
 
 
@@ -202,7 +202,7 @@ def read_metadata(folder: Path) -> BagInformation:
         size = path.stat().st_size
         if size > _MAX_FILE_BYTES:
             raise BagError(path, f"is {size} bytes long, expected at most {_MAX_FILE_BYTES}")
-        content = _load_plain(path.read_text(encoding="utf-8"))
+        content = load_plain(path.read_text(encoding="utf-8"))
         return _parse(content["rosbag2_bagfile_information"], path)
     except FileNotFoundError as error:
         raise BagError(
@@ -210,30 +210,14 @@ def read_metadata(folder: Path) -> BagInformation:
         ) from error
     except OSError as error:
         raise BagError(path, f"cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BagError(path, f"is not YAML: {str(error).splitlines()[0]}") from error
+    except UnicodeDecodeError as error:
+        raise BagError(path, f"is not text: {error}") from error
+    except YamlRefused as error:
+        raise BagError(path, str(error)) from error
     except KeyError as error:
         raise BagError(path, f"lacks the field {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BagError(path, f"is not the metadata of a bag: {error}") from error
-
-
-def _load_plain(text: str) -> Any:
-    """Parse YAML as rosbag2 writes it.
-
-    Aliases and deep nesting are refused: with them a small file can ask for a huge amount of
-    memory or time.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    depth = 0
-    for event in yaml.parse(text, Loader=loader):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError("it holds an alias, expected plain values")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise yaml.YAMLError(f"it is nested deeper than {_MAX_DEPTH} levels")
-    return yaml.load(text, Loader=loader)
 
 
 def _parse(content: dict[str, Any], path: Path) -> BagInformation:
@@ -263,7 +247,7 @@ def _topic(content: dict[str, Any]) -> TopicInformation:
     about = content["topic_metadata"]
     qos = about.get("offered_qos_profiles") or []
     if isinstance(qos, str):  # up to format version 8
-        qos = _load_plain(qos)
+        qos = load_plain(qos)
     return TopicInformation(
         name=str(about["name"]),
         type=str(about["type"]),

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from twinloop.drivers.base import DriverSettings, JointDriver
 from twinloop.robots.base import Robot
+from twinloop.yaml_files import YamlRefused, read_yaml
 
 
 class HardwareRefused(ValueError):
@@ -49,11 +49,11 @@ def load_hardware(path: Path) -> dict[str, DriverSettings]:
         HardwareRefused: naming the file, the entry, what was found and what was expected.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise HardwareRefused(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise HardwareRefused(f"{path}: is no YAML: {error}") from error
+        content = read_yaml(path)
+    except FileNotFoundError as error:
+        raise HardwareRefused(f"{path}: cannot be read: {error.strerror}") from error
+    except YamlRefused as error:
+        raise HardwareRefused(str(error)) from error
     if not isinstance(content, dict) or not content:
         raise HardwareRefused(f"{path}: holds {content!r:.60}, expected a device or more by name")
     return {str(name): _settings(path, str(name), entry) for name, entry in content.items()}

@@ -11,12 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from twinloop.launching.context import LaunchContext
 from twinloop.launching.errors import SubstitutionError
 from twinloop.launching.substitutions import Text, parse, resolve
 from twinloop.launching.xml_source import Element
+from twinloop.yaml_files import YamlRefused, load_plain
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar]
@@ -86,8 +85,8 @@ def _load_yaml(text: str, keep_text: bool) -> Any:
     if not text:
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return load_plain(text)
+    except YamlRefused as error:
         if keep_text:
             return text
         raise ValueError(f"'{text}' is not YAML; write type=\"str\" for a text") from error

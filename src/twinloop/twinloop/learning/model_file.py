@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from twinloop.contract import Contract
+from twinloop.files import FileRefused, read_bounded
 from twinloop.learning.files import replace_file, write_synced
 from twinloop.learning.gate import Decision
 from twinloop.models import KINDS, Ensemble, ModelInvalid, from_tensors
@@ -256,15 +256,11 @@ def _tensors_in(path: Path, header: Any, data_bytes: int) -> dict[str, tuple[Any
 def _read(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes."""
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise ModelInvalid(f"{path}: is {size} bytes long, expected at most {limit}")
-            return file.read(limit + 1)
+        return read_bounded(path, limit)
     except FileNotFoundError as error:
         raise ModelInvalid(f"{path}: is missing") from error
-    except OSError as error:
-        raise ModelInvalid(f"{path}: cannot be read: {error.strerror}") from error
+    except FileRefused as error:
+        raise ModelInvalid(str(error)) from error
 
 
 def _to_bytes(manifest: Manifest) -> bytes:

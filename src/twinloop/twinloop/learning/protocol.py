@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from twinloop import planners, tasks
@@ -14,6 +13,7 @@ from twinloop.learning.fit import FitConfig
 from twinloop.learning.policy import PolicyConfig
 from twinloop.learning.proposal import ProposalTraining
 from twinloop.paths import share
+from twinloop.yaml_files import read_yaml
 
 # Where a model is made on the way, besides at the end.
 _STAGES = (5_000, 10_000, 20_000, 50_000)
@@ -90,7 +90,7 @@ def protocol(task: str, transitions: int, pretrain: bool = False, goal: str = ""
         ValueError: the file has an unknown setting or a bad value; the message names both.
     """
     path = share("config", "training") / f"{task}.yaml"
-    sections = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    sections = read_yaml(path) if path.is_file() else {}
     found: dict[str, Any] = {
         "stages": (*(stage for stage in _STAGES if stage < transitions), transitions),
         "steps": tasks.make(task).episode_steps,

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from twinloop.paths import share
+from twinloop.robots import urdf_text
 from twinloop.robots.description import joint_prefix
 from twinloop.robots.panda import PANDA
+from twinloop.yaml_files import read_yaml
 
 Array = NDArray[np.float64]
 
@@ -73,25 +75,35 @@ def srdf(side: str = "right") -> str:
 
 @lru_cache(maxsize=2)
 def semantics(side: str = "right") -> Semantics:
-    """Read the SRDF.
+    """Read the cell's SRDF; raises ValueError as `read_semantics` does."""
+    return read_semantics(srdf(side))
+
+
+def read_semantics(text: str) -> Semantics:
+    """Read an SRDF.
 
     Raises:
-        ValueError: a state of the arm that does not name each of its joints once.
+        ValueError: it is no XML, lacks an attribute, or has a state of the arm that does not name
+            each of its joints once.
     """
-    tree = ElementTree.fromstring(srdf(side))
+    tree = urdf_text.parse(text, "SRDF")
     states = {}
     for state in tree.findall("group_state"):
         if state.get("group") != ARM:
             continue
-        values = {j.attrib["name"]: float(j.attrib["value"]) for j in state.findall("joint")}
+        name = urdf_text.attribute(state, "name")
+        values = {
+            urdf_text.attribute(joint, "name"): urdf_text.number(joint, "value")
+            for joint in state.findall("joint")
+        }
         if sorted(values) != sorted(PANDA.joint_names):
             raise ValueError(
-                f"SRDF: state {state.get('name')!r} is of joints {sorted(values)}, expected "
+                f"SRDF: state {name!r} is of joints {sorted(values)}, expected "
                 f"{sorted(PANDA.joint_names)}"
             )
-        states[state.attrib["name"]] = np.array([values[name] for name in PANDA.joint_names])
+        states[name] = np.array([values[name] for name in PANDA.joint_names])
     allowed = frozenset(
-        frozenset((pair.attrib["link1"], pair.attrib["link2"]))
+        frozenset((urdf_text.attribute(pair, "link1"), urdf_text.attribute(pair, "link2")))
         for pair in tree.findall("disable_collisions")
     )
     return Semantics(allowed, states)
@@ -99,20 +111,37 @@ def semantics(side: str = "right") -> Semantics:
 
 @lru_cache(maxsize=1)
 def arm_limits() -> Limits:
-    """Read config/moveit/joint_limits.yaml; positions are the robot's.
+    """Read config/moveit/joint_limits.yaml; raises ValueError as `read_limits` does."""
+    return read_limits(share("config", "moveit", "joint_limits.yaml"))
+
+
+def read_limits(path: Path) -> Limits:
+    """Read a joint limits file; positions are the robot's.
 
     Raises:
-        ValueError: a limit that is missing or not positive.
+        ValueError: it is no such file, or a limit is missing, not finite or not positive; names
+            the file.
     """
-    path = share("config", "moveit", "joint_limits.yaml")
-    table = yaml.safe_load(path.read_text())["joint_limits"]
+    content = read_yaml(path)
+    table = content.get("joint_limits") if isinstance(content, dict) else None
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: has no mapping 'joint_limits', expected limits by joint")
 
     def column(kind: str) -> Array:
-        values = [table.get(name, {}).get(f"max_{kind}") for name in PANDA.joint_names]
-        if any(not isinstance(value, int | float) or value <= 0.0 for value in values):
-            raise ValueError(f"{path}: max_{kind} of {PANDA.joint_names} is {values}")
+        entries: list[Any] = [table.get(name) for name in PANDA.joint_names]
+        values: list[Any] = [
+            e.get(f"max_{kind}") if isinstance(e, dict) else None for e in entries
+        ]
+        if not all(_is_number(value) and 0.0 < value < 1e6 for value in values):
+            raise ValueError(
+                f"{path}: max_{kind} of {PANDA.joint_names} is {values}, expected numbers above 0"
+            )
         return np.array(values, dtype=np.float64)
 
     return Limits(
         PANDA.lower, PANDA.upper, column("velocity"), column("acceleration"), column("jerk")
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rclpy.duration import Infinite
 from rclpy.qos import (
     DurabilityPolicy,
@@ -38,6 +37,7 @@ from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
 from twinloop.nodes.messages import message_class
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.paths import share
+from twinloop.yaml_files import read_yaml
 from twinloop_interfaces.msg import EpisodeStatus
 
 # Deep, because a recorder must not lose what it is late to take.
@@ -326,7 +326,7 @@ def _twin_settings(source: str) -> Path | None:
 def _read_yaml(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected names and values")
     return content

@@ -17,6 +17,8 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from twinloop.yaml_files import read_yaml
+
 Array = NDArray[np.float64]
 DISTORTIONS = {"plumb_bob": 5, "rational_polynomial": 8}  # model: number of coefficients
 
@@ -191,10 +193,7 @@ def load_camera(path: str | Path) -> CameraModel:
         ValueError: it is not a calibration; names file, field and what was expected.
     """
     path = Path(path)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+    content = read_yaml(path)
     try:
         found = _CameraFile.model_validate(content)
         return CameraModel(

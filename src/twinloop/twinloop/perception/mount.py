@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinloop.robots.kinematics import fixed_transform
 from twinloop.robots.rotations import matrix_from_quaternion, quaternion_from_matrix
+from twinloop.yaml_files import read_yaml
 
 Array = NDArray[np.float64]
 _UNIT_WITHIN = 1e-3
@@ -80,10 +80,7 @@ def load_mount(path: str | Path) -> Mount:
         ValueError: it is not a mount; names file, field and what was expected.
     """
     path = Path(path)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+    content = read_yaml(path)
     try:
         found = _MountFile.model_validate(content)
         quaternion = np.array(found.quaternion)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from twinloop.paths import share
+from twinloop.yaml_files import read_yaml
 
 
 class SamplingConfig(BaseModel):
@@ -35,14 +35,14 @@ def load(kind: type[C], name: str, task: str = "", **changes: Any) -> C:
         FileNotFoundError: the planner has no file.
         pydantic.ValidationError: a value is missing, unknown or out of range.
     """
-    values = yaml.safe_load(share("config", "planner", f"{name}.yaml").read_text())
+    values = read_yaml(share("config", "planner", f"{name}.yaml"))
     return kind(**{**values, **_of_task(task, name), **changes})
 
 
 def _of_task(task: str, name: str) -> dict[str, Any]:
     try:
-        text = share("config", "task", f"{task}.yaml").read_text()
+        content = read_yaml(share("config", "task", f"{task}.yaml"))
     except FileNotFoundError:
         return {}
-    section = (yaml.safe_load(text) or {}).get("planner", {})
+    section = (content or {}).get("planner", {})
     return dict(section.get(name, {}))

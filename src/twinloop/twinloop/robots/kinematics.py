@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from functools import lru_cache
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinloop.robots import urdf_text
 from twinloop.robots.description import hand_urdf, joint_prefix
-from twinloop.robots.rotations import matrix_from_rpy
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,8 @@ class Chain:
 
     def __init__(self, urdf: str, joint_names: tuple[str, ...], links: tuple[str, ...]) -> None:
         joints = {joint.child: joint for joint in _joints(urdf)}
+        if not links:
+            raise ValueError("no links are named, expected those whose poses are wanted")
         known = {joint.name for joint in joints.values()}
         absent = [name for name in joint_names if name not in known]
         if absent:
@@ -144,37 +146,60 @@ def joints_between(urdf: str, parent: str, child: str) -> tuple[str, ...]:
 def capsules(urdf: str) -> list[Capsule]:
     """Return the capsules and spheres among the collision shapes."""
     found = []
-    for link in ElementTree.fromstring(urdf).findall("link"):
+    for link in urdf_text.parse(urdf).findall("link"):
+        name = urdf_text.attribute(link, "name")
         for collision in link.findall("collision"):
             shape = collision.find("geometry/*")
             if shape is None or shape.tag not in ("capsule", "sphere"):
                 continue
-            origin, rotation = _origin(collision.find("origin"))
-            half = float(shape.get("length", "0")) / 2 * rotation[:, 2]
-            radius = float(shape.attrib["radius"])
-            found.append(Capsule(link.attrib["name"], origin - half, origin + half, radius))
+            origin, rotation = urdf_text.origin(collision)
+            half = urdf_text.number(shape, "length", "0") / 2 * rotation[:, 2]
+            radius = urdf_text.number(shape, "radius")
+            found.append(Capsule(name, origin - half, origin + half, radius))
     return found
 
 
 def _joints(urdf: str) -> list[_Joint]:
-    result = []
-    for joint in ElementTree.fromstring(urdf).findall("joint"):
-        kind = joint.attrib["type"]
+    result: list[_Joint] = []
+    for joint in urdf_text.parse(urdf).findall("joint"):
+        name, kind = urdf_text.attribute(joint, "name"), urdf_text.attribute(joint, "type")
         if kind not in ("revolute", "continuous", "prismatic", "fixed"):
-            raise ValueError(
-                f"joint {joint.attrib['name']} is {kind}, expected revolute, prismatic or fixed"
-            )
-        axis = None
-        if kind != "fixed":
-            element = joint.find("axis")
-            axis = _vector("1 0 0" if element is None else element.attrib["xyz"])
-            axis = axis / np.linalg.norm(axis)
-        origin, rotation = _origin(joint.find("origin"))
-        parent, child = (joint.find(tag).attrib["link"] for tag in ("parent", "child"))  # type: ignore[union-attr]
-        result.append(
-            _Joint(joint.attrib["name"], parent, child, origin, rotation, axis, kind == "prismatic")
+            raise ValueError(f"joint {name} is {kind}, expected revolute, prismatic or fixed")
+        axis = None if kind == "fixed" else _axis(joint)
+        origin, rotation = urdf_text.origin(joint)
+        parent, child = (
+            urdf_text.attribute(urdf_text.child(joint, tag), "link") for tag in ("parent", "child")
         )
+        result.append(_Joint(name, parent, child, origin, rotation, axis, kind == "prismatic"))
+    _check_tree(result)
     return result
+
+
+def _axis(joint: Element) -> Array:
+    element = joint.find("axis")
+    axis = np.array([1.0, 0.0, 0.0]) if element is None else urdf_text.numbers(element, "xyz", 3)
+    length = float(np.linalg.norm(axis))
+    if not 0.0 < length < np.inf:
+        raise ValueError(f"the axis of joint {joint.get('name')} is {axis}, expected a direction")
+    return axis / length
+
+
+def _check_tree(joints: list[_Joint]) -> None:
+    """Refuse links with two parents, and links that hang on themselves."""
+    above: dict[str, str] = {}
+    for joint in joints:
+        if joint.child in above:
+            raise ValueError(f"link {joint.child!r} has two parents, one by joint {joint.name}")
+        above[joint.child] = joint.parent
+    rooted: set[str] = set()
+    for link in above:
+        way: list[str] = []
+        while link in above and link not in rooted:
+            if link in way:
+                raise ValueError(f"link {link!r} hangs on itself, by links {sorted(way)}")
+            way.append(link)
+            link = above[link]
+        rooted.update(way)
 
 
 def _ancestry(joints: dict[str, _Joint], links: tuple[str, ...]) -> list[_Joint]:
@@ -225,18 +250,6 @@ def _product(joints: list[_Joint]) -> Array:
         step[:3, :3], step[:3, 3] = joint.rotation, joint.origin
         result = result @ step
     return result
-
-
-def _origin(element: ElementTree.Element | None) -> tuple[Array, Array]:
-    attributes = {} if element is None else element.attrib
-    return (
-        _vector(attributes.get("xyz", "0 0 0")),
-        matrix_from_rpy(_vector(attributes.get("rpy", "0 0 0"))),
-    )
-
-
-def _vector(text: str) -> Array:
-    return np.array([float(part) for part in text.split()])
 
 
 def _cross_matrix(axis: Array) -> Array:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinloop.robots.rotations import matrix_from_rpy
+from twinloop.robots import urdf_text
 
 Array = NDArray[np.float64]
 
@@ -45,32 +44,23 @@ def visible_shapes(urdf: str) -> tuple[list[Rod], list[Box]]:
     """Return the visual shapes of a URDF, in its order.
 
     Raises:
-        ValueError: a shape that is neither capsule, sphere nor box.
+        ValueError: a shape that is neither capsule, sphere nor box, or what is no URDF.
     """
     rods, boxes = [], []
-    for link in ElementTree.fromstring(urdf).findall("link"):
-        name = link.attrib["name"]
+    for link in urdf_text.parse(urdf).findall("link"):
+        name = urdf_text.attribute(link, "name")
         for visual in link.findall("visual"):
             shape = visual.find("geometry/*")
-            place, turn = _origin(visual.find("origin"))
+            place, turn = urdf_text.origin(visual)
             if shape is not None and shape.tag in ("capsule", "sphere"):
-                half = float(shape.get("length", "0")) / 2 * turn[:, 2]
-                radius = float(shape.attrib["radius"])
+                half = urdf_text.number(shape, "length", "0") / 2 * turn[:, 2]
+                radius = urdf_text.number(shape, "radius")
                 rods.append(Rod(name, place - half, place + half, radius))
             elif shape is not None and shape.tag == "box":
-                half = np.array([float(edge) / 2 for edge in shape.attrib["size"].split()])
+                half = urdf_text.numbers(shape, "size", 3) / 2
                 signs = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3, indexing="ij"), axis=-1)
                 boxes.append(Box(name, place + (signs.reshape(8, 3) * half) @ turn.T))
             else:
                 kind = None if shape is None else shape.tag
                 raise ValueError(f"link {name} looks like a {kind}, expected rods and boxes")
     return rods, boxes
-
-
-def _origin(element: ElementTree.Element | None) -> tuple[Array, Array]:
-    attributes = {} if element is None else element.attrib
-    place, rpy = (
-        np.array([float(part) for part in attributes.get(key, "0 0 0").split()])
-        for key in ("xyz", "rpy")
-    )
-    return place, matrix_from_rpy(rpy)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from torch import Tensor
 
 from twinloop.contract import load as load_contract
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
 from twinloop.tasks.constants import constant
+from twinloop.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from twinloop.learning.episode import Episode
@@ -32,6 +33,7 @@ DIRECTIONS = {"ccw": 1.0, "cw": -1.0}
 PLACED = ("hold", "move")
 
 
+@with_config(ConfigDict(allow_inf_nan=False))
 @dataclass(frozen=True)
 class BaodingConfig:
     """Numbers of the task; lengths in m, angles in rad unless the name says otherwise."""
@@ -82,10 +84,11 @@ def load_config(path: Path | None = None, **changes: Any) -> BaodingConfig:
     """Read the section `task` of `config/task/baoding.yaml` (or of `path`).
 
     Raises:
-        ValueError: a key is missing or unknown; the message names it and the file.
+        ValueError: a key is missing or unknown, or a value is none of its kind; the message names
+            it and the file.
     """
     path = share("config", "task", "baoding.yaml") if path is None else path
-    section = yaml.safe_load(path.read_text())
+    section = read_yaml(path)
     section = section.get("task") if isinstance(section, dict) else None
     if not isinstance(section, dict):
         raise ValueError(f"{path}: no section 'task', expected a mapping of BaodingConfig's names")
@@ -96,8 +99,10 @@ def load_config(path: Path | None = None, **changes: Any) -> BaodingConfig:
             f"{path}: missing {sorted(expected - set(values))}, "
             f"unknown {sorted(set(values) - expected)}"
         )
-    tupled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return BaodingConfig(**tupled)
+    try:
+        return TypeAdapter(BaodingConfig).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class Baoding:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from twinloop.contract import load as load_contract
 from twinloop.paths import share
 from twinloop.robots.base import Robot
+from twinloop.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from twinloop.learning.episode import Episode
@@ -44,7 +44,7 @@ def read_config(name: str, kind: type[_Config]) -> _Config:
     """Read config/task/<name>.yaml; raises ValueError naming the file and what is wrong in it."""
     path = share("config", "task", f"{name}.yaml")
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text()))
+        return kind.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
 

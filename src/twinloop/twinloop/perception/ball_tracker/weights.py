@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from twinloop.files import FileRefused, read_bounded
 from twinloop.models.base import ModelInvalid, check_tensors
 from twinloop.perception.ball_tracker.network import NetworkConfig, VoteNetwork
 
@@ -102,11 +103,8 @@ def load(folder: Path | str) -> VoteNetwork:
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise ModelInvalid(f"{path}: is {size} bytes long, expected at most {most}")
-        return path.read_bytes()
+        return read_bounded(path, most)
     except FileNotFoundError as error:
         raise ModelInvalid(f"{path}: is missing") from error
-    except OSError as error:
-        raise ModelInvalid(f"{path}: cannot be read: {error.strerror}") from error
+    except FileRefused as error:
+        raise ModelInvalid(str(error)) from error
