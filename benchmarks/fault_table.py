@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 # Fault, and what is expected of the stack with its bound.
@@ -119,9 +119,19 @@ class Line:
         return self.verdict == "pass"
 
 
+def merged(figures: Iterable[Figure]) -> list[Figure]:
+    """Return figures with those of equal quantities as repetitions of one."""
+    made: dict[Figure, Figure] = {}
+    for one in figures:
+        kind = replace(one, values=(), void=0)
+        known = made.get(kind, kind)
+        made[kind] = replace(known, values=known.values + one.values, void=known.void + one.void)
+    return list(made.values())
+
+
 def lines(figures: Iterable[Figure], outcomes: Iterable[Outcome]) -> list[Line]:
     """Return the table's lines: at least one a row; what no test tried is missing."""
-    figures, outcomes = list(figures), list(outcomes)
+    figures, outcomes = merged(figures), list(outcomes)
     made = []
     for row in ROWS:
         entries = dict.fromkeys(one.entry for one in (*outcomes, *figures) if one.row == row)

@@ -5,7 +5,8 @@
     def test_a_silent_bus_is_at_fault(row, station):
         row.measure("fault after", lambda: silence(station), "ms", at_most=100.0)
 
-`row.measured` states and asserts one figure, `row.measure` measures it several times.
+`row.measured` states and asserts one figure, `row.measure` measures it several times. A test that
+takes `repetition` is run as often by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "nodes"))
 
-from fault_table import ROWS, Figure, Outcome, dump
+from fault_table import ROWS, Figure, Outcome, dump, merged
 from rows import Row
 from stalls import StallProbe
 
@@ -43,6 +44,12 @@ def row(request: pytest.FixtureRequest, machine: StallProbe | None) -> Row:
     number, entry = _row_of(request.node)
     repetitions = request.config.getoption("--fault-repetitions")
     return Row(number, entry, FIGURES.append, repetitions, machine)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "repetition" in metafunc.fixturenames:
+        times = metafunc.config.getoption("--fault-repetitions") or 1
+        metafunc.parametrize("repetition", range(min(times, 5)), scope="module")
 
 
 def _row_of(item: pytest.Item) -> tuple[int, str]:
@@ -71,6 +78,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not FIGURES:
         return
     terminalreporter.section("fault matrix")
-    for figure in sorted(FIGURES, key=lambda one: one.row):
+    for figure in sorted(merged(FIGURES), key=lambda one: one.row):
         verdict = "" if figure.holds else "  FAILED"
         terminalreporter.line(f"{figure.row:2} {figure.entry}: {figure.text()}{verdict}")

@@ -52,6 +52,15 @@ class Row:
         """
         self._state(what, [value], unit, at_most, at_least)
 
+    def timed(self, what: str, value: float, unit: str, at_most: float) -> None:
+        """State a time that a busy machine prolongs; `make faults` alone asserts its bound."""
+        self._state(what, [value], unit, at_most if self.is_kept else None)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether figures are to be kept, so that all is set as it is on a robot."""
+        return self._repetitions > 0
+
     def measure(
         self,
         what: str,

@@ -106,11 +106,15 @@ class Station:
     """Commands a twin over DDS and records what it says.
 
     Args:
+        domain: to be in; None: one that is free.
+        is_launched: the twin is started by somebody else.
         parameters: of the twin node.
     """
 
-    def __init__(self, **parameters: Any) -> None:
-        self.domain = free_domain()
+    def __init__(
+        self, domain: int | None = None, is_launched: bool = False, **parameters: Any
+    ) -> None:
+        self.domain = domain or free_domain()
         # Domains are few; a namespace keeps out whoever else is in this one.
         self.namespace = f"/station_{os.getpid()}_{self.domain}"
         self.record = Record()
@@ -134,7 +138,7 @@ class Station:
         self.node.create_timer(0.05, self._beat)
         self._executor = EventsExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self.twin = self.start("twinloop_sim.nodes.twin", **parameters)
+        self.twin = None if is_launched else self.start("twinloop_sim.nodes.twin", **parameters)
         try:
             self.spin_until(lambda: self.record.joints and self.record.statuses, START_S)
             if not parameters.get("lockstep"):
@@ -151,7 +155,7 @@ class Station:
         return start_node(module, self.domain, self.namespace, **parameters)
 
     def close(self) -> None:
-        if self.twin.poll() is None:
+        if self.twin is not None and self.twin.poll() is None:
             self.twin.send_signal(signal.SIGINT)
             try:
                 self.twin.wait(60.0)
