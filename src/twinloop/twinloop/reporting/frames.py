@@ -104,6 +104,7 @@ def render(observations: NDArray[np.float32], contract: Contract) -> list[NDArra
                 ball_velocity=np.zeros((2, 3)),
                 palm_position=np.zeros(3),
                 palm_quaternion=unturned,
+                arm=np.zeros(0),
             )
         )
         for joints, places in zip(q, in_world, strict=True)
