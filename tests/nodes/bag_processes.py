@@ -18,6 +18,7 @@ from typing import IO, Self
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from std_srvs.srv import Trigger
 from twinloop.nodes import qos
 
 CELL = Path(__file__).with_name("synthetic_cell.py")
@@ -116,6 +117,14 @@ class Observer:
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
+
+    def call(self, service: str, timeout_s: float = 60.0) -> Trigger.Response:
+        """Call a service of a node, and wait for its answer."""
+        client = self.node.create_client(Trigger, service)
+        assert client.wait_for_service(timeout_s), f"nobody serves {service}"
+        future = client.call_async(Trigger.Request())
+        wait_until(future.done, timeout_s)
+        return future.result()
 
     def values(self, name: str) -> dict[str, str]:
         status = self.statuses.get(name)

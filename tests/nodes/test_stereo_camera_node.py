@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -129,6 +130,32 @@ def test_images_without_a_calibration_come_with_their_size_alone(
     assert (info.width, info.height) == SIZE
     with pytest.raises(ValueError, match="it is not calibrated"):
         from_camera_info(info)
+
+
+def test_a_camera_of_the_hardware_file_is_stopped_and_recovered(
+    observer: Observer, start: Any, files: Path, tmp_path: Path
+) -> None:
+    hardware = tmp_path / "lab.yaml"
+    entry = {"driver": "stereo_camera", "left": str(files), "rate": 50.0, "loop": True}
+    hardware.write_text(
+        json.dumps({"eyes": entry, "joystick": {"driver": "joystick", "device": "x"}})
+    )
+    viewer = Viewer(observer)
+    pictures = viewer.seen["stereo/left/image_raw"]
+    start(hardware=hardware, device="eyes")
+    wait_until(lambda: pictures and observer.values(NAME).get("driver") == "reading")
+    values = observer.values(NAME)
+    assert values["device"] == f"{files / 'left'} and {files / 'right'}"
+    assert {"cycle_ms", "jitter_ms", "longest_ms", "lost", "connects"} <= values.keys()
+
+    assert observer.call(f"{NAME}/recover").message == "was not at fault"
+    assert observer.call(f"{NAME}/stop").message == "stopped"
+    wait_until(lambda: viewer.level == DiagnosticStatus.WARN)
+    assert viewer.text == "stopped on request: recover to go on"
+    assert observer.values(NAME)["driver"] == "stopped"
+    pictures.clear()
+    assert observer.call(f"{NAME}/recover").success
+    wait_until(lambda: pictures)
 
 
 def test_row_19_a_calibration_of_another_size_is_refused(

@@ -28,7 +28,7 @@ from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "tests" / "peers"
-PAGE = (ROOT / "docs" / "drivers.md").read_text()
+PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("drivers.md", "cameras.md"))
 NAMES = [name for name in driver_names() if hasattr(driver_module(name), "DRIVER")]
 
 
@@ -99,15 +99,23 @@ def cycles(loop: DriverLoop, count: int) -> None:
     until(is_done, 20.0)
 
 
+# Drivers of cameras and joysticks too.
+
+
+@pytest.mark.parametrize("name", driver_names())
 def test_a_driver_is_told_of_and_has_settings_of_its_own_name(name: str) -> None:
-    assert f"`{name}`" in PAGE, "docs/drivers.md does not name it"
+    assert f"`{name}`" in PAGES, "docs/drivers.md does not name it, nor docs/cameras.md"
     field = driver_module(name).SETTINGS.model_fields["driver"]
     assert field.annotation.__args__ == (name,)
 
 
+@pytest.mark.parametrize("name", driver_names())
 def test_an_unknown_setting_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no_such_setting"):
         driver_module(name).SETTINGS.model_validate({"driver": name, "no_such_setting": 1})
+
+
+# Those of joints.
 
 
 def test_a_device_that_is_not_there_is_named_within_seconds(name: str, peer: Any) -> None:

@@ -19,6 +19,7 @@ class FrameTiming:
     def __init__(self) -> None:
         self.dropped = 0
         self._periods_s: deque[float] = deque(maxlen=_WINDOW)
+        self._gaps: deque[int] = deque(maxlen=_WINDOW)  # images lost before each of the newest
         self._newest_ns: int | None = None
 
     def observe(self, stamp_ns: int) -> None:
@@ -28,8 +29,10 @@ class FrameTiming:
             return
         period_s = (stamp_ns - before_ns) * 1e-9
         usual_s = self.period_s
-        if len(self._periods_s) >= _FEWEST and period_s > _GAP * usual_s:
-            self.dropped += round(period_s / usual_s) - 1
+        is_gap = len(self._periods_s) >= _FEWEST and period_s > _GAP * usual_s
+        lost = round(period_s / usual_s) - 1 if is_gap else 0
+        self.dropped += lost
+        self._gaps.append(lost)
         self._periods_s.append(period_s)
 
     def pause(self) -> None:
@@ -47,6 +50,17 @@ class FrameTiming:
         """Images that came a second."""
         total_s = sum(self._periods_s)
         return len(self._periods_s) / total_s if total_s else 0.0
+
+    @property
+    def longest_ms(self) -> float:
+        """Longest time between two of the newest images [ms]."""
+        return 1e3 * max(list(self._periods_s), default=0.0)
+
+    @property
+    def lost_share(self) -> float:
+        """Lost images among the newest."""
+        gaps = list(self._gaps)
+        return sum(gaps) / (sum(gaps) + len(gaps)) if gaps else 0.0
 
     @property
     def jitter_ms(self) -> float:

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from twinloop.drivers.base import DriverSettings
 from twinloop.drivers.faults import DeviceLost, DeviceMissing, EndOfStream
 from twinloop.perception.camera_model import CameraModel
 from twinloop.perception.image_files import ImageRefused
@@ -27,7 +29,22 @@ MAX_SKEW = 0.75
 _MM = 0.001  # [m]
 _MAX_AGE_NS = 10**9
 _TIMEOUT_MS = 1000
+_TEMPERATURE_EVERY = 30  # frames
 STREAMS = ("color", "depth")
+
+
+class RealSenseEntry(DriverSettings):
+    """What a hardware file says of a RealSense; names and ranges are those of its node."""
+
+    driver: Literal["realsense"]
+    serial: str = ""
+    file: str = ""
+    loop: bool = False
+    width: int = Field(640, ge=1, le=16384)
+    height: int = Field(480, ge=1, le=16384)
+    fps: int = Field(30, ge=1, le=300)
+    color_calibration: str = ""
+    depth_calibration: str = ""
 
 
 class DepthFrame(NamedTuple):
@@ -44,6 +61,8 @@ class DepthFrame(NamedTuple):
     depth_stamp_ns: int
     cameras: Mapping[str, CameraModel]
     """As the device knows itself, by stream; one whose lens is of another model is missing."""
+    temperature_c: float = float("nan")
+    """Of the camera's electronics; NaN where it does not tell."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,9 @@ class RealSenseCamera:
         self.rate_hz = float(streams["depth"].fps())
         self.cameras = _cameras(rs, streams)
         self._align = rs.align(rs.stream.color)
+        self._sensors = profile.get_device().query_sensors()
+        self._temperature_c = float("nan")
+        self._reads = 0
 
     def read(self) -> DepthFrame:
         """Return the next frame; blocks until it is there.
@@ -174,10 +196,23 @@ class RealSenseCamera:
             self._stamp_ns(color),
             self._stamp_ns(depth),
             self.cameras,
+            self._look_at_temperature(),
         )
 
     def close(self) -> None:
         self._pipeline.stop()
+
+    def _look_at_temperature(self) -> float:
+        """Ask for it now and then; recordings and some cameras do not tell."""
+        if self._reads % _TEMPERATURE_EVERY == 0:
+            option = self._rs.option.asic_temperature
+            told = [sensor for sensor in self._sensors if sensor.supports(option)]
+            try:
+                self._temperature_c = told[0].get_option(option) if told else float("nan")
+            except RuntimeError:
+                self._temperature_c = float("nan")
+        self._reads += 1
+        return self._temperature_c
 
     def _configuration(self) -> Any:
         rs, settings = self._rs, self._settings
@@ -272,3 +307,6 @@ def _millimetres(frame: Any) -> NDArray[np.uint16]:
     scaled = np.rint(depth * (unit_m / _MM))
     # What is out of range is unknown, not near.
     return np.where(scaled <= np.iinfo(np.uint16).max, scaled, 0).astype(np.uint16)
+
+
+SETTINGS = RealSenseEntry

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 from numpy.typing import NDArray
+from pydantic import Field
 
+from twinloop.drivers.base import DriverSettings
 from twinloop.drivers.faults import DeviceMissing, EndOfStream
 from twinloop.drivers.inputs import (
     CaptureSettings,
@@ -27,6 +29,22 @@ from twinloop.drivers.inputs import (
 )
 from twinloop.perception.image_files import ImageRefused
 from twinloop.perception.stereo_pairs import EYES
+
+
+class StereoCameraEntry(DriverSettings):
+    """What a hardware file says of a stereo camera; names and ranges are those of its node."""
+
+    driver: Literal["stereo_camera"]
+    left: str = Field(min_length=1)
+    right: str = ""
+    width: int = Field(0, ge=0, le=16384)
+    height: int = Field(0, ge=0, le=16384)
+    fps: float = Field(0.0, ge=0.0, le=1000.0)
+    fourcc: str = Field("", pattern=r"^(.{4})?$")
+    rate: float = Field(0.0, ge=0.0, le=1000.0)
+    loop: bool = False
+    left_calibration: str = ""
+    right_calibration: str = ""
 
 
 class StereoFrame(NamedTuple):
@@ -189,3 +207,6 @@ class StereoCamera:
             self._sleep(ahead_s)
         # After a delay the rate is kept, not the schedule: no burst of old images.
         self._due_s = max(self._due_s, time.monotonic() - 1.0 / self.rate_hz) + 1.0 / self.rate_hz
+
+
+SETTINGS = StereoCameraEntry

@@ -8,7 +8,6 @@ import math
 import threading
 import time
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,12 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from twinloop.drivers.base import DriverSettings, JointDriver
-from twinloop.drivers.hardware import load_hardware, make_driver
+from twinloop.drivers.hardware import make_driver
 from twinloop.drivers.loop import Cycle, DriverLoop, LoopSettings, LoopStatus
 from twinloop.nodes import qos
 from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
 from twinloop.nodes.guard_topics import GuardTopics
+from twinloop.nodes.hardware_entry import HARDWARE, hardware_entry
 from twinloop.nodes.joint_messages import joint_state, nanoseconds
 from twinloop.nodes.parameters import ParameterRefused, ParameterSpec
 from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
@@ -51,7 +51,7 @@ class JointDriverNode(Node):
     """
 
     parameters = (
-        ParameterSpec("hardware", "", "The lab's hardware file, see config/hardware/example.yaml"),
+        HARDWARE,
         ParameterSpec("robot", "", "Which robot of the file to drive; empty: the only one"),
         ParameterSpec("command_period_s", _GUARD.period_s, "Between two commands [s]", 0.002, 1.0),
         ParameterSpec("joint_speed", _GUARD.joint_speed, "Of commands at most [rad/s]", 1e-3, 10.0),
@@ -132,13 +132,7 @@ class JointDriverNode(Node):
                 "parameter hardware is empty, expected the lab's hardware file, a copy of "
                 "config/hardware/example.yaml"
             )
-        devices = load_hardware(Path(self.param("hardware")).expanduser())
-        robot = self.param("robot") or (next(iter(devices)) if len(devices) == 1 else "")
-        if robot not in devices:
-            raise ParameterRefused(
-                f"parameter robot is {robot!r}, expected one of {', '.join(devices)}"
-            )
-        settings = devices[robot]
+        robot, settings = hardware_entry(self, "robot")
         return make_driver(robot, settings, **self.driver_parts(robot, settings))
 
     def driver_parts(self, robot: str, settings: DriverSettings) -> dict[str, Any]:

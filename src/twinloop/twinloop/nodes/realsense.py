@@ -36,6 +36,7 @@ class RealSenseNode(CameraNode):
         super().__init__("realsense")
 
     def configure(self) -> None:
+        self.take_hardware("realsense")
         self._calibrated = {
             name: camera
             for name in STREAMS
@@ -64,9 +65,12 @@ class RealSenseNode(CameraNode):
             lambda: clock.now().nanoseconds,
             lambda: topics[_ALIGNED].has_listeners,
         )
-        self.read_from(open_camera, self._publish, lambda frame: frame.depth_stamp_ns, topics)
+        self.read_from(
+            settings.name, open_camera, self._publish, lambda frame: frame.depth_stamp_ns, topics
+        )
 
     def _publish(self, frame: DepthFrame) -> None:
+        self.temperature_c = frame.temperature_c
         cameras = {**frame.cameras, **self._calibrated}
         for name, stream, pixels, encoding, stamp_ns in (
             ("color", "color", frame.color, "rgb8", frame.color_stamp_ns),

@@ -45,6 +45,7 @@ class StereoCameraNode(CameraNode):
         self._skew_ms = 0.0
 
     def configure(self) -> None:
+        self.take_hardware("stereo_camera")
         fourcc = self.param("fourcc")
         if len(fourcc) not in (0, 4):
             raise ParameterRefused(f"parameter fourcc is {fourcc!r}, expected four letters")
@@ -62,7 +63,7 @@ class StereoCameraNode(CameraNode):
             loop=self.param("loop"),
             sizes={eye: camera.size for eye, camera in cameras.items() if camera is not None},
         )
-        settings.names()  # refuses files that are not there
+        names = settings.names()  # refuses files that are not there
         topics = {
             eye: CameraTopics(
                 self,
@@ -77,7 +78,10 @@ class StereoCameraNode(CameraNode):
         open_camera = partial(
             StereoCamera, settings, lambda: clock.now().nanoseconds, type(self).open_capture
         )
-        self.read_from(open_camera, self._publish, lambda frame: frame.left_stamp_ns, topics)
+        device = " and ".join(names)
+        self.read_from(
+            device, open_camera, self._publish, lambda frame: frame.left_stamp_ns, topics
+        )
 
     def more_values(self) -> dict[str, str]:
         return {"skew_ms": f"{self._skew_ms:.2f}"}
