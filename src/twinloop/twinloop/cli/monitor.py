@@ -60,7 +60,7 @@ class Monitor:
         self._stop = stop
         self._namespace = namespace
         self._stall_s, self._limit_s = stall_s, limit_s
-        self._began_s = self._step_s = time.monotonic()
+        self._began_s = self._step_s = self._seen_s = time.monotonic()
         self._has_model = False
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor")
@@ -102,6 +102,11 @@ class Monitor:
             context.try_shutdown()
 
     def _watch(self, now_s: float) -> None:
+        if self.state.phase == "paused":
+            # Somebody took the time, and it does not count.
+            self._limit_s += now_s - self._seen_s
+            self._step_s = now_s
+        self._seen_s = now_s
         if self.fault or self.state.phase == "finished":
             return
         patience_s = self._stall_s if self.state.transitions else 2.0 * self._stall_s
@@ -115,6 +120,8 @@ class Monitor:
     def _on_status(self, status: EpisodeStatus) -> None:
         state = self.state
         phase = _PHASES.get(status.phase, "unknown")
+        if phase == "idle" and status.stop_reason:
+            phase = status.stop_reason
         if phase == "resetting" and state.began_s is None:
             state.began_s = time.monotonic()
         if phase == "ended" and state.phase != "ended":

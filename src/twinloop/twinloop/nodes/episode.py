@@ -17,7 +17,7 @@ import numpy as np
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from twinloop import contract as contracts
 from twinloop import tasks
@@ -32,6 +32,7 @@ from twinloop_interfaces.srv import StartPlanning
 
 _POLL_S = 0.05
 _RETRY_S = 0.5
+PAUSED = "paused"  # why an episode ended that somebody interrupted; another follows on request
 
 
 @dataclass
@@ -53,7 +54,7 @@ class EpisodeNode(Node):
 
     parameters = (
         ParameterSpec("task", "baoding", "Task of the episodes"),
-        ParameterSpec("goal", "", "Goal of the task; empty: the task's own default"),
+        ParameterSpec("goal", "", "Goal of the task; empty: the task's own default", dynamic=True),
         ParameterSpec(
             "episodes", 0, "Episodes to run before the node ends; 0: on request", 0, 10**6
         ),
@@ -74,17 +75,21 @@ class EpisodeNode(Node):
         self._failures = 0
         self._wait_until_s = 0.0
         self._waiting_for = ""
+        self._is_paused = False
+        self._goal = ""
         self._malformed = 0
         self._complaint = ""
 
     def configure(self) -> None:
         tasks.make(self.param("task"), self.param("goal"))
+        self._goal = self.param("goal")
         self._publisher = self.create_publisher(EpisodeStatus, "episode_status", qos.latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
         self._start = self.create_client(StartPlanning, "start_planning")
         self._stop = self.create_client(Trigger, "stop_planning")
         self.create_subscription(PlanStats, "plan_stats", self._on_stats, qos.EVENT)
         self.create_subscription(TaskGoal, "task_goal", self._on_task_goal, qos.latched())
+        self.create_service(SetBool, "pause_episodes", self._on_pause)
         self._server = ActionServer(
             self,
             RunEpisode,
@@ -103,6 +108,7 @@ class EpisodeNode(Node):
         values = {
             "episode": str(self._index),
             "failures": str(self._failures),
+            "paused": str(self._is_paused).lower(),
             "malformed": str(self._malformed),
         }
         if self._failures > self.param("retries"):
@@ -111,12 +117,25 @@ class EpisodeNode(Node):
             return Health(WARN, f"waits for {self._waiting_for}", values)
         if self._complaint:
             return Health(WARN, self._complaint, values)
-        return Health(OK, "running" if self._running else "idle", values)
+        idle = PAUSED if self._is_paused else "idle"
+        return Health(OK, "running" if self._running else idle, values)
+
+    def parameter_changed(self, name: str, value: Any) -> None:
+        """Take another goal for the episodes that follow."""
+        if name != "goal":
+            return
+        try:
+            tasks.make(self.param("task"), value)
+        except ValueError as error:
+            self.get_logger().warning(f"goal {self._goal!r} stays: {error}")
+        else:
+            self._goal = value
 
     # Requests from outside.
 
     def _on_goal(self, request: RunEpisode.Goal) -> GoalResponse:
-        if self._running is not None or not self.is_active or self.param("episodes"):
+        is_taken = self._running is not None or self.param("episodes") or self._is_paused
+        if is_taken or not self.is_active:
             return GoalResponse.REJECT
         try:
             tasks.make(request.task, request.goal)
@@ -124,6 +143,25 @@ class EpisodeNode(Node):
             self.get_logger().warning(f"episode refused: {error}")
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """End what runs and begin nothing, or go on. The robot holds meanwhile."""
+        response.success = True
+        response.message = PAUSED if request.data else "goes on"
+        if request.data == self._is_paused:
+            return response
+        self._is_paused = request.data
+        if request.data and self._running is not None:
+            self._end(PAUSED)
+        self._publish(
+            EpisodeStatus(
+                phase=EpisodeStatus.IDLE,
+                index=self._index,
+                total=self.param("episodes"),
+                stop_reason=PAUSED if request.data else "",
+            )
+        )
+        return response
 
     async def _execute(self, handle: ServerGoalHandle) -> RunEpisode.Result:
         request = handle.request
@@ -166,7 +204,7 @@ class EpisodeNode(Node):
 
     def _next(self) -> None:
         total = self.param("episodes")
-        if total == 0:
+        if total == 0 or self._is_paused:
             return
         if self._index >= total or self._failures > self.param("retries"):
             if self._waiting_for == "end":
@@ -186,7 +224,7 @@ class EpisodeNode(Node):
             self._wait_until_s = time.monotonic() + _RETRY_S
             return
         seed = self.param("seed") + self._index
-        self._begin(self.param("task"), self.param("goal"), self.param("steps"), seed)
+        self._begin(self.param("task"), self._goal, self.param("steps"), seed)
 
     def _missing(self) -> str:
         if not self._reset.server_is_ready():
@@ -321,7 +359,7 @@ class EpisodeNode(Node):
             self._index += 1
             self._failures = 0
         else:
-            self._failures += 1
+            self._failures += reason != PAUSED
             self.get_logger().warning(f"episode {status.episode_id} ended: {reason}")
             if was_running and self._stop.service_is_ready():
                 self._stop.call_async(Trigger.Request())

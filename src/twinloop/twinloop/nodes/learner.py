@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from std_srvs.srv import Trigger
+
 from twinloop import contract as contracts
 from twinloop.learning.model_file import Manifest
 from twinloop.learning.online import Event, OnlineLearner
@@ -96,6 +98,7 @@ class Learner(Node):
         self._learner = OnlineLearner(config, self.param("job_timeout_s"))
         if self._timer is None:
             self._models = self.create_publisher(ModelAnnouncement, "model", qos.latched(_HISTORY))
+            self.create_service(Trigger, "roll_back_model", self._on_roll_back)
             # On the steady clock: learning goes on while a twin's time stands still.
             self._timer = self.create_timer(
                 _POLL_PERIOD_S, self.guarded(self._poll), clock=self.steady_clock
@@ -169,6 +172,21 @@ class Learner(Node):
             if self._since_promoted >= _HISTORY - 1:
                 self._announced = None
                 self._announce_current()
+
+    def _on_roll_back(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Let the model run that ran before, and announce it."""
+        assert self._registry is not None
+        try:
+            version = self._registry.rollback()
+        except (RegistryError, ModelInvalid) as error:
+            response.message = str(error)
+            return response
+        response.success, response.message = True, f"{version} runs again"
+        self.get_logger().info(f"rolled back: {response.message}")
+        self._announce_current()
+        return response
 
     def _announce_current(self) -> None:
         """Announce the running model if it is another one than was announced last."""
