@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
+from twinloop.dds import take_domain
 from twinloop.nodes import qos
 from twinloop.nodes.point_clouds import from_cloud
 from twinloop.paths import share
@@ -24,7 +24,7 @@ from twinloop.robots.rotations import matrix_from_quaternion
 from twinloop.views.plan_points import BALL, POINT
 from visualization_msgs.msg import Marker, MarkerArray
 
-DOMAIN = 30 + (os.getpid() + 53) % 60
+DOMAIN = take_domain()
 NAMES = ("/twin", "/tracker", "/planner", "/robot_state", "/markers", "/episode")
 # What rviz's displays subscribe to.
 KINDS = {
