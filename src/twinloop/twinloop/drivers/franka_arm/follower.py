@@ -125,7 +125,10 @@ class Follower:
             if mode is not Mode.FOLLOW and not self._controller.is_moving:
                 self._follows = False
             self.mode = Mode.FOLLOW
-            return self.limiter.follow(setpoint.position, setpoint.velocity, setpoint.acceleration)
+            change = setpoint.acceleration * (STEP_S / 2)
+            return self.limiter.follow(
+                setpoint.position, setpoint.velocity - change, setpoint.acceleration
+            )
         if mode is Mode.STREAM:
             return self._stream(target)
         self.mode = Mode.BRAKE
@@ -147,7 +150,8 @@ class Follower:
         targets = self._targets
         targets[1:] = targets[:-1]
         targets[0] = target + self._offset
-        reference = self._weights @ targets
+        # Averaged as differences, so that rest is exact: the weights only nearly sum to one.
+        reference = targets[0] + self._weights @ (targets - targets[0])
         velocity = (reference - self._reference) / STEP_S
         acceleration = (velocity - self._velocity) / STEP_S
         self._reference, self._velocity = reference, velocity

@@ -23,6 +23,9 @@ class Limiter:
     where it jumps, without a jump. Velocity is bounded as it depends on position, so the arm comes
     to rest inside its limits whatever the reference is.
 
+    Velocities and accelerations are differences of positions a step apart, as the arm itself takes
+    them.
+
     Attributes:
         position, velocity, acceleration: of the point [7]: rad, rad/s, rad/s^2.
     """
@@ -47,7 +50,7 @@ class Limiter:
         Args: each [7]: rad, rad/s, rad/s^2.
         """
         before = velocity - acceleration * STEP_S
-        behind = position - before * STEP_S - acceleration * (STEP_S**2 / 2) - self.position
+        behind = position - velocity * STEP_S - self.position
         # As fast as it can still be braked on the way.
         far = np.sqrt(1.2 * self.limits.acceleration * np.abs(behind))
         closing = np.minimum(np.maximum(_POSITION_GAIN * behind, -far), far)
@@ -64,11 +67,14 @@ class Limiter:
         wanted = np.minimum(np.maximum(wanted, low), high)
         top = limits.acceleration
         wished = acceleration + _VELOCITY_GAIN * (wanted - self.velocity)
+        # What is known of the way ahead must not push past a bound either.
+        wished = np.maximum(wished, _VELOCITY_GAIN * (low - self.velocity))
+        wished = np.minimum(wished, _VELOCITY_GAIN * (high - self.velocity))
         wished = np.minimum(np.maximum(wished, -top), top)
         change = limits.jerk * STEP_S
         now = self.acceleration
         now = np.minimum(np.maximum(wished, now - change), now + change)
-        self.position = self.position + self.velocity * STEP_S + now * (STEP_S**2 / 2)
         self.velocity = self.velocity + now * STEP_S
+        self.position = self.position + self.velocity * STEP_S
         self.acceleration = now
         return self.position
