@@ -27,13 +27,16 @@ class GuardTopics:
     Args:
         node: that they belong to.
         names: of the joints.
+        prefix: of the topics' names.
     """
 
-    def __init__(self, node: LifecycleNode, names: Sequence[str]) -> None:
+    def __init__(self, node: LifecycleNode, names: Sequence[str], prefix: str = "") -> None:
         self._node = node
         self._names = list(names)
-        self._applied = node.create_publisher(JointTrajectory, "applied_command", qos.EVENT)
-        self._status = node.create_publisher(GuardStatus, "guard_status", qos.latched())
+        self._applied = node.create_publisher(
+            JointTrajectory, f"{prefix}applied_command", qos.EVENT
+        )
+        self._status = node.create_publisher(GuardStatus, f"{prefix}guard_status", qos.latched())
         self._reported_at_s = 0.0
         self._reported: tuple[int, str, str] | None = None
         self._reported_refusals = 0

@@ -113,6 +113,9 @@ class JointDriverNode(Node):
         ParameterSpec("lost_warn", 0.01, "Warn of a greater share of lost samples", 0.0, 1.0),
     )
 
+    loop_type: type[DriverLoop] = DriverLoop
+    prefix = ""  # of its topics and services, but for the emergency stop's
+
     def __init__(self, name: str = "joint_driver") -> None:
         super().__init__(name)
         self._loop: DriverLoop | None = None
@@ -159,7 +162,7 @@ class JointDriverNode(Node):
         )
         clock = self.get_clock()
         self._has_changed = threading.Event()
-        self._loop = DriverLoop(
+        self._loop = self.loop_type(
             driver,
             guard,
             lambda: int(clock.now().nanoseconds),
@@ -168,9 +171,11 @@ class JointDriverNode(Node):
             on_change=self._has_changed.set,
         )
         self._names = list(driver.robot.joint_names)
-        self._guard_topics = GuardTopics(self, self._names)
-        self._joint_states = self.create_publisher(JointState, "joint_states", qos.SENSOR)
-        self._setpoint = self.create_publisher(JointState, "setpoint", qos.SENSOR)
+        self._guard_topics = GuardTopics(self, self._names, self.prefix)
+        self._joint_states = self.create_publisher(
+            JointState, f"{self.prefix}joint_states", qos.SENSOR
+        )
+        self._setpoint = self.create_publisher(JointState, f"{self.prefix}setpoint", qos.SENSOR)
         self._looker = self.create_timer(_LOOK_S, self.guarded(self._look), clock=self.steady_clock)
         self._undo += [
             self._guard_topics.close,
@@ -187,7 +192,7 @@ class JointDriverNode(Node):
         subscriptions = [
             self.create_subscription(
                 JointTrajectory,
-                "command",
+                f"{self.prefix}command",
                 self.guarded(self._on_command),
                 commands,
                 event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
@@ -197,9 +202,9 @@ class JointDriverNode(Node):
             ),
         ]
         services = [
-            self.create_service(Trigger, "rearm", self._on_rearm),
-            self.create_service(Trigger, "recover", self._on_recover),
-            self.create_service(Trigger, "stop", self._on_stop),
+            self.create_service(Trigger, f"{self.prefix}rearm", self._on_rearm),
+            self.create_service(Trigger, f"{self.prefix}recover", self._on_recover),
+            self.create_service(Trigger, f"{self.prefix}stop", self._on_stop),
         ]
         self._undo += [
             lambda: [self.destroy_subscription(each) for each in subscriptions],
