@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL := /bin/bash
 
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
-	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration
+	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration bench-lqr
 
 .PHONY: setup peers demo test lint results clean $(BENCHES)
 
@@ -20,6 +20,10 @@ demo: setup
 
 test: setup peers lint
 	@.venv/bin/python -m pytest $(ARGS)
+
+# Every row of the fault matrix, and its table; FULL=1 repeats more often and keeps the result.
+faults: setup peers
+	@.venv/bin/python benchmarks/faults.py $(if $(filter-out 0,$(FULL)),--full) $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .

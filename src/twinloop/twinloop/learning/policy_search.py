@@ -25,7 +25,7 @@ from twinloop.models.linear_gaussian import (
     fit_prior,
 )
 from twinloop.planners.linear_quadratic.backward import expected_cost, forward
-from twinloop.planners.linear_quadratic.cost import Cost, expand
+from twinloop.planners.linear_quadratic.cost import Cost, QuadraticCost, expand
 from twinloop.planners.linear_quadratic.kl_bound import improve
 from twinloop.planners.linear_quadratic.policy import LinearPolicy
 
@@ -104,12 +104,12 @@ class PolicySearch:
     """The policy of one start, and what improves it.
 
     Args:
-        cost: of arriving at a state by an action.
+        cost: of arriving at a state by an action; None where only what was paid is known.
         policy: the first one; its noise is the first exploration.
         settings: see `SearchSettings`.
     """
 
-    def __init__(self, cost: Cost, policy: LinearPolicy, settings: SearchSettings) -> None:
+    def __init__(self, cost: Cost | None, policy: LinearPolicy, settings: SearchSettings) -> None:
         self.policy = policy
         self.dynamics: LinearGaussian | None = None
         self.factor = 1.0
@@ -118,8 +118,19 @@ class PolicySearch:
         self._temperature = 1.0
         self._promised: tuple[float, float] | None = None  # cost before, gain that was predicted
 
-    def learn(self, states: Array, actions: Array, prior: DynamicsPrior) -> Iteration:
+    def learn(
+        self,
+        states: Array,
+        actions: Array,
+        prior: DynamicsPrior,
+        observed: tuple[Array, QuadraticCost] | None = None,
+    ) -> Iteration:
         """Take rollouts of the policy [N, T+1, X], [N, T, U] and replace it by a better one.
+
+        Args:
+            prior: of the dynamics.
+            observed: what was paid [N, T], and a cost that was fitted to it, instead of the
+                search's own.
 
         Raises:
             ValueError: rollouts of other shapes than the policy's, fewer than two, or a cost that
@@ -130,10 +141,15 @@ class PolicySearch:
                 f"rollouts have actions {actions.shape[1:]}, the policy {self.policy.offset.shape}"
             )
         s = self._settings
-        paid = float(self.costs(states, actions).sum(axis=1).mean())
+        if observed is None:
+            if self._cost is None:
+                raise ValueError("a search without a cost needs to be told what was paid")
+            each, quadratic = self.costs(states, actions), expand(self._cost, states, actions)
+        else:
+            each, quadratic = observed
+        paid = float(each.sum(axis=1).mean())
         self._adjust(paid)
         dynamics = fit_dynamics(states, actions, prior)
-        quadratic = expand(self._cost, states, actions)
         bound = s.divergence * self.factor * self.policy.steps
         found = improve(
             dynamics, quadratic, self.policy, bound, guess=self._temperature, tolerance=0.05
@@ -148,6 +164,8 @@ class PolicySearch:
 
     def costs(self, states: Array, actions: Array) -> Array:
         """Return what each step of rollouts cost: [N, T+1, X], [N, T, U] -> [N, T]."""
+        if self._cost is None:
+            raise ValueError("a search without a cost needs to be told what was paid")
         count, steps = actions.shape[:2]
         times = torch.arange(steps).repeat(count)
         paid = vmap(self._cost)(
