@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
 	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration bench-lqr
 
-.PHONY: setup peers demo test lint results clean $(BENCHES)
+.PHONY: setup peers demo test faults lint results clean $(BENCHES)
 
 setup:
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 was not found; install it and call make again" >&2; exit 1; }

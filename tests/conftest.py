@@ -20,13 +20,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Measure each row so often, rows that are sensitive to load included; `make faults`.",
     )
     group.addoption("--fault-figures", help="JSON file for what was measured.")
+    group.addoption("--fault-rows", default="", help="Tests of these rows alone, such as 9,10.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests that a busy machine may fail to `make faults`."""
-    if config.getoption("--fault-repetitions"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("load_sensitive")]
+    """Leave tests that a busy machine may fail to `make faults`, and other rows than asked for."""
+    rows = {int(row) for row in config.getoption("--fault-rows").split(",") if row}
+    is_kept = config.getoption("--fault-repetitions") > 0
+
+    def is_wanted(item: pytest.Item) -> bool:
+        fault = item.get_closest_marker("fault")
+        if rows and not (fault and fault.args[0] in rows):
+            return False
+        return is_kept or item.get_closest_marker("load_sensitive") is None
+
+    left_out = [item for item in items if not is_wanted(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

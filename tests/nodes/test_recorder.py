@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder over real DDS: whole episodes, a kill in the middle, a disk that is full."""
+"""The recorder over real DDS: whole episodes, images, what it refuses, and replay.
+
+Killed, or on a full disk: `tests/faults/test_recorder_faults.py`.
+"""
 
 from __future__ import annotations
 
-import resource
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from twinloop.bags import (
     complete_bags,
     metadata,
     read_messages,
-    unfinished_bags,
 )
 from twinloop.bags.check import check
 from twinloop.bags.episodes import episode
@@ -125,59 +125,6 @@ def test_images_are_recorded_where_that_is_asked_for_and_bounded(
     for eye in EYES:
         assert counts[f"/stereo/{eye}/camera_info"] > counts[f"/stereo/{eye}/image_raw/compressed"]
     assert f"/stereo/{EYES[0]}/image_raw" not in counts
-
-
-def test_a_killed_recorder_leaves_a_bag_that_the_next_one_repairs(
-    processes: Processes, observer: Observer, tmp_path: Path
-) -> None:
-    first = processes.recorder(tmp_path, chunk_kib=16)
-    cell = processes.cell(episodes=1, steps=1000)
-    wait_for_line(cell, "started")
-    wait_until(lambda: any(f.stat().st_size > 400_000 for f in tmp_path.glob("*/*.mcap")))
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    written = next(tmp_path.glob("*/*.mcap")).stat().st_size
-    assert unfinished_bags(tmp_path) != []
-    second = processes.recorder(tmp_path)
-    part = tmp_path / "episode_000000_synthetic-0_part2"
-    wait_until(lambda: any(f.stat().st_size > 400_000 for f in part.glob("*.mcap")))
-    wait_until(lambda: observer.values("/recorder").get("repaired") == "1")
-    assert interrupt(second) == 0
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [
-        "episode_000000_synthetic-0",
-        "episode_000000_synthetic-0.broken",
-        "episode_000000_synthetic-0_part2",
-    ]
-    repaired, rest = complete_bags(tmp_path)
-    about = metadata(repaired).episode
-    assert about is not None
-    assert about.repair is not None
-    assert about.repair["bytes_lost"] == 0, "whole chunks were written and none was lost"
-    kept = sum(len(m.cdr) for m in read_messages(repaired))
-    assert kept > 0.7 * written
-    for bag in (repaired, rest):
-        assert check(bag, CONTRACT).is_sound
-    assert len(episode(repaired, CONTRACT)) > 10
-    assert len(episode(rest, CONTRACT)) > 10
-
-
-def test_a_disk_that_refuses_is_an_error_of_the_recorder_alone(
-    processes: Processes, observer: Observer, tmp_path: Path
-) -> None:
-    def limit_file_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-
-    recorder = processes.recorder(tmp_path, limit_file_size)
-    cell = processes.cell(episodes=1, steps=30)
-    wait_until(lambda: observer.values("/recorder").get("failures") == "1")
-    wait_until(lambda: observer.statuses["/recorder"].level == DiagnosticStatus.ERROR)
-    assert "File too large" in observer.statuses["/recorder"].message
-    assert observer.values("/recorder")["state"] == "active"
-    assert cell.wait(timeout=120) == 0, "the cell goes on"
-    assert recorder.poll() is None
-    assert interrupt(recorder) == 0
-    assert complete_bags(tmp_path) == []
 
 
 def test_too_little_free_disk_is_an_error_before_a_bag_starts(

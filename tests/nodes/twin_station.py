@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import rclpy
@@ -65,11 +65,14 @@ def start_node(
     domain: int,
     namespace: str = "/",
     remap: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    stderr: IO[str] | None = None,
     **parameters: Any,
 ) -> subprocess.Popen:
     """Start the `main` of a module as a process in a domain, with ROS parameters.
 
-    `remap` gives other names to the topics that it names.
+    `remap` gives other names to the topics that it names; `before` runs in the process first;
+    `stderr` gets what it logs.
     """
     ros = [
         f"{name}:={str(v).lower() if isinstance(v, bool) else v}" for name, v in parameters.items()
@@ -86,6 +89,8 @@ def start_node(
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.fspath(Path(__file__).parent),
         },
+        preexec_fn=before,
+        stderr=stderr,
     )
 
 
