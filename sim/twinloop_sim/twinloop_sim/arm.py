@@ -126,6 +126,12 @@ class Arm:
         self.controller.stop(why)
         self.gripper.stop(why)
 
+    def hold(self, state: ArmState, why: str) -> None:
+        """Stand where it is now: something else has moved it."""
+        self.state = state
+        self.controller.hold(state.q, why)
+        self.gripper.hold(float(state.width), why)
+
     def targets(self) -> Array:
         """Go on by a tick; returns what the servos are to be told for it [9], rad and m."""
         state = self.state
@@ -149,9 +155,10 @@ class Arms:
         self.present = tuple(Arm(state, twin.tick_s) for state in self._states())
 
     def rest(self, hands: Sequence[int]) -> None:
-        """Have new controllers stand where arms [K] are: after a reset."""
+        """Hold arms [K] where a reset has put them."""
         states = self._states()
-        self._replace({hand: Arm(states[hand], self._twin.tick_s) for hand in hands})
+        for hand in hands:
+            self.present[hand].hold(states[hand], "scene reset")
 
     def saved(self, hands: Sequence[int]) -> tuple[Arm, ...]:
         """Return copies of arms [K], whatever they are about."""
@@ -165,7 +172,8 @@ class Arms:
         """
         if len(arms) != len(hands):
             raise ValueError(f"{len(hands)} cells need as many arms, the state has {len(arms)}")
-        self._replace({hand: deepcopy(arm) for hand, arm in zip(hands, arms, strict=True)})
+        restored = {hand: deepcopy(arm) for hand, arm in zip(hands, arms, strict=True)}
+        self.present = tuple(restored.get(hand, arm) for hand, arm in enumerate(self.present))
 
     def step(self, ctrl: Array) -> State:
         """Advance the cells under targets of the hands [N, T, 24], rad; returns states [N, T]."""
@@ -191,9 +199,6 @@ class Arms:
     def _measure(self) -> None:
         for arm, state in zip(self.present, self._states(), strict=True):
             arm.state = state
-
-    def _replace(self, arms: dict[int, Arm]) -> None:
-        self.present = tuple(arms.get(hand, arm) for hand, arm in enumerate(self.present))
 
 
 def finger_targets(target: GripperTarget, state: ArmState) -> Array:

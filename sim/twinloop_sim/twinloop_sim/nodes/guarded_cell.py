@@ -14,6 +14,7 @@ from twinloop.safety.guard import CommandGuard
 from twinloop.safety.verdict import GuardSettings, Verdict
 
 from twinloop_sim.cell import Cell
+from twinloop_sim.nodes.guarded_arm import GuardedArm
 from twinloop_sim.tracker_standin import FRAME_TICKS
 
 Array = NDArray[np.float64]
@@ -21,7 +22,7 @@ Array = NDArray[np.float64]
 # Longer than any sample of the scene before stays usable, and enough for planners to take it for a
 # jump of the clock: their control steps then start anew with the scene.
 RESET_NS = 1_200_000_000
-STARTS = ("cup",)
+STARTS = ("cup", "present")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class GuardedCell:
         settings: of the guard; its tick and period must be the cell's.
         seed: of the first scene.
         start_ns: simulated time at the start, ns, taken to the next control period.
+
+    Attributes:
+        arm: the cell's, behind the same guard; None where it has none.
     """
 
     def __init__(self, cell: Cell, settings: GuardSettings, seed: int, start_ns: int) -> None:
@@ -97,6 +101,7 @@ class GuardedCell:
         self.sim_ns = self._next_period(start_ns)
         cell.reset([seed])
         self.guard = CommandGuard(HAND24, settings, cell.command[0])
+        self.arm = GuardedArm(cell, self.guard) if cell.arms else None
 
     @property
     def now_ns(self) -> int:
@@ -121,6 +126,8 @@ class GuardedCell:
             FloatingPointError: the simulation has left the finite numbers.
         """
         setpoint = self.guard.tick(self.now_ns, steady_s)
+        if self.arm is not None:
+            self.arm.check_stop()
         begin_ns = self.sim_ns - self.cell.tick_count * self._tick_ns
         tick = self.cell.tick(setpoint[None])
         self.sim_ns += self._tick_ns
@@ -140,11 +147,14 @@ class GuardedCell:
             )
         return CellReading(self.now_ns, position, velocity, setpoint, balls, *self._phase())
 
-    def reset(self, seed: int, start: str) -> CellReading:
+    def reset(self, seed: int, start: str) -> CellReading | None:
         """Bring the scene back; returns what the sensors give at its start.
 
         Simulated time jumps ahead to a control period in which no sample of the old scene is
         usable any more. The guard stands where the new scene does, without a source.
+
+        `present` lets everything be where it is, and time go on: the hand is held, and nothing is
+        returned.
 
         Raises:
             RuntimeError: the guard is stopped.
@@ -156,6 +166,9 @@ class GuardedCell:
             raise ValueError(f"start is {start!r}, expected one of {', '.join(STARTS)}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}, expected 0 to 2**63 - 1")
+        if start == "present":
+            guard.hold("another episode begins", self.now_ns)
+            return None
         cell.reset([seed], start)
         self.sim_ns = self._next_period(self.sim_ns + RESET_NS)
         # One tick back, so that the goal is dated before the first control step.
@@ -189,6 +202,11 @@ class GuardedCell:
         if phase not in FRAME_TICKS:
             return phase == 0, None
         return phase == 0, sum(tick > phase for tick in FRAME_TICKS)
+
+    @property
+    def next_step_ns(self) -> int:
+        """Simulated time of the control step that is due next, or now, ns."""
+        return self._next_period(self.sim_ns)
 
     def _next_period(self, time_ns: int) -> int:
         return -(-time_ns // self._period_ns) * self._period_ns

@@ -48,9 +48,9 @@ def true_balls(frame: str, stamp_ns: int, position: Array, velocity: Array) -> T
 
 
 def scene_state(stamp_ns: int, state: State, exposures_left: int) -> SceneState:
-    """The true state of one scene, for its cameras."""
+    """The true state of one scene, for its cameras: arm and fingers come after the hand."""
     message = SceneState(
-        joint_position=array("d", state.q.tobytes()), exposures_left=exposures_left
+        joint_position=array("d", state.joints.tobytes()), exposures_left=exposures_left
     )
     message.header.stamp = time_message(stamp_ns)
     message.header.frame_id = "world"

@@ -22,7 +22,8 @@ from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
 
 from twinloop_interfaces.action import ResetScene
 from twinloop_sim.cell import Cell
-from twinloop_sim.nodes.guarded_cell import GuardedCell
+from twinloop_sim.nodes.arm_topics import ArmTopics
+from twinloop_sim.nodes.guarded_cell import CellReading, GuardedCell
 from twinloop_sim.nodes.outputs import Outputs
 from twinloop_sim.nodes.pacing import LockStep, Pace
 from twinloop_sim.twin import ENGINES
@@ -45,6 +46,7 @@ class TwinNode(Node):
 
     parameters = (
         ParameterSpec("engine", "mujoco", "Physics engine of the twin", choices=ENGINES),
+        ParameterSpec("arm", False, "Have ramp, tray and arm too (mujoco)"),
         ParameterSpec(
             "rtf", 1.0, "Simulated seconds in a second; 0: as fast as possible", 0.0, 1000.0
         ),
@@ -122,7 +124,13 @@ class TwinNode(Node):
         engine, speed = self.param("engine"), self.param("joint_speed")
         name = self.param("variation")
         variations = [gap(name).draw(self.param("variation_seed"))] if name else None
-        cell = Cell(1, engine, joint_speed=speed or None, variations=variations)
+        cell = Cell(
+            1,
+            engine,
+            joint_speed=speed or None,
+            variations=variations,
+            arm=self.param("arm"),
+        )
         settings = GuardSettings(
             tick_s=cell.tick_s,
             period_s=cell.contract.period_s,
@@ -150,6 +158,10 @@ class TwinNode(Node):
             self, self._guarded, self.param("publish_clock"), self.param("tracker")
         )
         self._undo.append(self._outputs.close)
+        self._arm: ArmTopics | None = None
+        if self._guarded.arm is not None:
+            self._arm = ArmTopics(self, self._guarded, self._on_arm_start)
+            self._undo.append(self._arm.close)
         self._open_inputs()
         # Looked at often, so that a tick is late by a share of itself at most.
         interval_s = min(cell.tick_s / self._rtf / _LOOKS, _WATCH_S) if self._rtf else _REST_S
@@ -192,7 +204,7 @@ class TwinNode(Node):
         if self.param("lockstep"):
             self._lockstep.engage(self._guarded.sim_ns)
         if self._guarded.cell.tick_count == 0:
-            self._outputs.publish(self._guarded.reading())
+            self._publish(self._guarded.reading())
         self._pace.restart(time.monotonic())
         self._is_waiting = False
         self._ticker.reset()
@@ -206,6 +218,8 @@ class TwinNode(Node):
             self._ticker.cancel()
             self._watcher.cancel()
             self._guarded.guard.hold("twin deactivated", self._guarded.now_ns)
+            if self._guarded.arm is not None:
+                self._guarded.arm.stop("twin deactivated")
 
     def cleanup(self) -> None:
         while self._undo:
@@ -247,9 +261,14 @@ class TwinNode(Node):
                 self._pace.postpone(left)
                 break
             self._set_patience()
-            self._outputs.publish(guarded.tick(now_s))
+            self._publish(guarded.tick(now_s))
             now_s = time.monotonic()
         self._outputs.report(now_s)
+
+    def _publish(self, reading: CellReading) -> None:
+        if self._arm is not None:
+            self._arm.publish(reading.stamp_ns)
+        self._outputs.publish(reading)
 
     def _must_wait(self, now_s: float) -> bool:
         """Whether simulated time stands still for a command; sees to it that one can come."""
@@ -320,6 +339,11 @@ class TwinNode(Node):
             self._resume(now_s)
         self._outputs.report(now_s)
 
+    def _on_arm_start(self) -> None:
+        # An arm that moves needs time to go on, whatever the hand's commands are waited for.
+        self._lockstep.suspend()
+        self._resume(time.monotonic())
+
     def _on_liveliness(self, status: Any) -> None:
         # The middleware does not say which source it lost: hold, the right one takes over again.
         if status.alive_count_change < 0 and self._guarded is not None:
@@ -353,11 +377,12 @@ class TwinNode(Node):
             return ResetScene.Result(message=str(error))
         now_s = time.monotonic()
         if goal.lockstep or self.param("lockstep"):
-            self._lockstep.engage(guarded.sim_ns)
+            self._lockstep.engage(guarded.next_step_ns)
         else:
             self._lockstep.disengage()
-        self._pace.restart(now_s)
-        self._outputs.publish(reading)
+        if reading is not None:
+            self._pace.restart(now_s)
+            self._publish(reading)
         self._outputs.report(now_s)
         self._resume(now_s)
         handle.succeed()

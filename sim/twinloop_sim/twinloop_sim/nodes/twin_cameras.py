@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Twin cameras node: draws the twin's scene for a stereo pair and a depth camera.
+"""Twin cameras node: draws the twin's scene for a stereo pair, a depth and a tray camera.
 
 A process of its own, so that drawing never delays the simulation.
 """
@@ -35,10 +35,11 @@ from twinloop_sim.cameras import (
 )
 from twinloop_sim.nodes.frame_choice import FrameChoice
 from twinloop_sim.nodes.messages import true_poses
-from twinloop_sim.settings import DEPTH, STEREO, SceneSettings, scene_settings
+from twinloop_sim.settings import DEPTH, STEREO, TRAY, SceneSettings, scene_settings
 from twinloop_sim.tracker_standin import FRAME_TICKS
 
 _TOPICS = {STEREO[0]: "stereo/left", STEREO[1]: "stereo/right", DEPTH: "depth"}
+_TRAY_TOPICS = {TRAY: "tray"}
 _NOMINAL = "nominal"
 _SENSOR = Sensor()
 _SPACING_TICKS = int(np.diff(FRAME_TICKS).min())
@@ -62,12 +63,13 @@ class TwinCamerasNode(Node):
             "rate", 30.0, "Pairs wanted in a simulated second: 10, 20 or 30", _STEPS_HZ, 30.0
         ),
         ParameterSpec("lockstep", False, "Leave out no pair: simulated time waits for them"),
+        ParameterSpec("arm", False, "The twin has an arm: draw it, and serve the tray's camera"),
         ParameterSpec("shadows", True, "Draw shadows; MuJoCo takes thrice as long"),
         ParameterSpec("samples", 0, "Samples of a pixel: 0 or 4, for smooth edges", 0, 4),
         ParameterSpec(
             "calibration",
             "",
-            "Folder of left, right and depth.yaml; empty: the twin's nominal ones",
+            "Folder of left, right, depth and tray.yaml; empty: the twin's nominal ones",
         ),
         ParameterSpec(
             "appearance", _NOMINAL, "Family of light and colours", choices=(_NOMINAL, *FAMILIES)
@@ -96,9 +98,14 @@ class TwinCamerasNode(Node):
 
     def configure(self) -> None:
         scene = scene_settings()
-        calibrations = {name: self._calibration(name, scene) for name in _TOPICS}
+        names = {**_TOPICS, **(_TRAY_TOPICS if self.param("arm") else {})}
+        calibrations = {name: self._calibration(name, scene) for name in names}
         eyes = open_eyes(
-            self.param("backend"), scene, self.param("shadows"), 4 * (self.param("samples") > 0)
+            self.param("backend"),
+            scene,
+            self.param("shadows"),
+            4 * (self.param("samples") > 0),
+            self.param("arm"),
         )
         self._dress(eyes)
         self.get_logger().info(f"cameras are drawn by {eyes.backend}")
@@ -124,11 +131,11 @@ class TwinCamerasNode(Node):
             name: CameraTopics(
                 self,
                 topic,
-                f"camera_{name}_optical",
+                "tray_camera_optical" if name == TRAY else f"camera_{name}_optical",
                 calibrations[name],
                 self.param("jpeg_quality"),
             )
-            for name, topic in _TOPICS.items()
+            for name, topic in names.items()
         }
         scenes = copy(qos.SENSOR)
         if not self.param("lockstep"):
@@ -209,7 +216,10 @@ class TwinCamerasNode(Node):
             return
         wants_pair = any(self._topics[name].has_listeners for name in STEREO)
         wants_depth = self._topics[DEPTH].has_listeners
-        if not (wants_pair or wants_depth):
+        # The tray is looked into once a control step: what lies there does not hurry.
+        is_last = message.exposures_left == 0
+        wants_tray = TRAY in self._topics and is_last and self._topics[TRAY].has_listeners
+        if not (wants_pair or wants_depth or wants_tray):
             return
         eyes.pose(*true_poses(message))
         due_s = now_s + self.param("latency_s") * self._choice.slowness
@@ -222,6 +232,9 @@ class TwinCamerasNode(Node):
         if wants_depth:
             depth = self._sensor.sense_depth(eyes.depth(), self._rng)
             self._publish(due_s, DEPTH, depth, stamp_ns)
+        if wants_tray:
+            image = self._sensor.expose(eyes.image(TRAY), self._rng)
+            self._publish(due_s, TRAY, image, stamp_ns)
         self._choice.drew(time.monotonic() - now_s)
 
     def _publish(self, due_s: float, name: str, image: NDArray[Any], stamp_ns: int) -> None:
