@@ -51,6 +51,10 @@ def demo(
     ] = 1.0,
     model: Annotated[str, typer.Option(help="Folder of the model, or 'shipped'.")] = SHIPPED,
     learn: Annotated[bool, typer.Option(help="Learn from the bags meanwhile.")] = True,
+    web: Annotated[
+        bool, typer.Option(help="Show the cell on a page, by default at http://127.0.0.1:8080.")
+    ] = True,
+    web_control: Annotated[bool, typer.Option(help="Let the page steer too.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run; runs/demo-<time> by default.", show_default=False),
@@ -81,6 +85,8 @@ def demo(
         "seed": str(seed),
         "rtf": str(rtf),
         "learn": str(learn).lower(),
+        "web": str(web).lower(),
+        "web_control": str(web_control).lower(),
         "record_dir": str(folder / "bags"),
         "registry": str(folder / "registry"),
     }
@@ -127,6 +133,9 @@ def _show(line: LaunchLine, display: LiveDisplay, state: CellState) -> None:
     matched = _ROS_LOG.match(line.text)
     if matched:
         level, node, text = matched.groups()
+        if node == "web" and text.startswith("page at "):
+            display.say(text)
+            return
         # How episodes end is on the screen already.
         is_known = node == "episode" and " ended: " in text
         if level not in ("DEBUG", "INFO") and not is_known:

@@ -7,14 +7,17 @@ Points rather than messages of our own, so that any viewer of point clouds shows
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinloop.contract import Contract
-from twinloop.planners.rollouts import Rollouts
 from twinloop.robots.description import hand_urdf
 from twinloop.robots.kinematics import Chain, capsules
+
+if TYPE_CHECKING:  # viewers do without torch
+    from twinloop.planners.rollouts import Rollouts
 
 BALL, FINGERTIP, TARGET = range(3)
 POINT = np.dtype(
