@@ -126,7 +126,8 @@ class TrajectoryAction:
             self._finish(goal, Status(Following.PREEMPTED, goal.number, "another took over"))
         elif status.is_over:
             # Who cancels is answered when the arm stands.
-            if status.state is not Following.CANCELLED or not self._follower.is_moving:
+            moves = (np.abs(qd) > self._follower.default_tolerances.stopped).any()
+            if status.state is not Following.CANCELLED or not (self._follower.is_moving or moves):
                 self._finish(goal, status)
         elif (now_s := time.monotonic()) - self._fed_back_s >= _FEEDBACK_S:
             self._fed_back_s = now_s
