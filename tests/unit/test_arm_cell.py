@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cell with ramp, tray and arm, in MuJoCo and PyBullet."""
+"""The cell with ramp, tray and arm, in MuJoCo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from twinloop.robots.description import cell_urdf, hand_urdf
 from twinloop.robots.hand24 import HAND24
 from twinloop.robots.panda import FINGER_JOINTS, FINGER_TRAVEL_M, PANDA
 from twinloop_sim.arm_cell import arm_cell_settings, arm_positions, arm_targets, build_cell_model
-from twinloop_sim.bullet_server import connect
 from twinloop_sim.mujoco_twin import build_model
 from twinloop_sim.settings import mujoco_settings, scene_settings
 
@@ -167,22 +166,6 @@ def test_the_arm_at_rest_costs_at_most_six_tenths_of_the_hand() -> None:
             mujoco.mj_step(model, states[name], 50)
             spent[name].append(time.process_time() - began)
     assert min(spent["cell"]) <= 1.6 * min(spent["hand"])
-
-
-def test_pybullet_loads_the_cell_and_puts_the_tool_in_the_same_place(cell, tmp_path) -> None:
-    path = tmp_path / "cell.urdf"
-    path.write_text(cell_urdf())
-    client = connect()
-    body = client.loadURDF(str(path), useFixedBase=True)
-    joints = {client.getJointInfo(body, i)[1].decode(): i for i in range(client.getNumJoints(body))}
-    tips = {client.getJointInfo(body, i)[12].decode(): i for i in range(client.getNumJoints(body))}
-    for name, value in zip(PANDA.joint_names, READY, strict=True):
-        client.resetJointState(body, joints[name], value)
-    found = client.getLinkState(body, tips["panda_hand_tcp"], computeForwardKinematics=1)[4]
-    client.disconnect()
-    data = at_rest(cell)
-    mujoco.mj_forward(cell, data)
-    np.testing.assert_allclose(found, data.body("panda_hand_tcp").xpos, atol=1e-5)
 
 
 def test_settings_of_the_cell_are_read_and_checked() -> None:
