@@ -154,10 +154,11 @@ def load_model(folder: Path | str, contract: Contract | None = None) -> LoadedMo
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    theirs = _contract_of(folder, manifest)
     if contract is not None:
-        _check_contract(folder, manifest, contract)
+        _check_contract(folder, theirs, contract)
     path = folder / WEIGHTS
-    expected = _expected_tensors(folder, manifest)
+    expected = _expected_tensors(folder, manifest, theirs)
     _check_header(path, manifest.weights, expected)
     data = _read(path, manifest.weights.bytes)
     digest = hashlib.sha256(data).hexdigest()
@@ -174,22 +175,41 @@ def load_model(folder: Path | str, contract: Contract | None = None) -> LoadedMo
     return LoadedModel(folder.name, folder, manifest, model)
 
 
-def _check_contract(folder: Path, manifest: Manifest, contract: Contract) -> None:
-    if manifest.contract_hash == contract.hash():
+def _contract_of(folder: Path, manifest: Manifest) -> Contract:
+    """Return the contract that a model says it is of."""
+    where = f"{folder / MANIFEST}: contract"
+    try:
+        contract = Contract.model_validate(manifest.contract)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ModelInvalid(f"{where}: {field}: {first['msg']}") from error
+    if contract.hash() != manifest.contract_hash:
+        raise ModelInvalid(
+            f"{where}_hash is {manifest.contract_hash!r}, expected {contract.hash()!r} of its "
+            "own contract"
+        )
+    return contract
+
+
+def _check_contract(folder: Path, theirs_of: Contract, contract: Contract) -> None:
+    if theirs_of.hash() == contract.hash():
         return
-    theirs = [channel.get("name") for channel in manifest.contract.get("observation", [])]
+    theirs = [channel.name for channel in theirs_of.observation]
     ours = [channel.name for channel in contract.observation]
     raise ModelInvalid(
-        f"{folder / MANIFEST}: contract_hash is {manifest.contract_hash!r} (channels {theirs}), "
+        f"{folder / MANIFEST}: contract_hash is {theirs_of.hash()!r} (channels {theirs}), "
         f"expected {contract.hash()!r} of contract {contract.name} (channels {ours})"
     )
 
 
-def _expected_tensors(folder: Path, manifest: Manifest) -> dict[str, tuple[Any, list[int]]]:
+def _expected_tensors(
+    folder: Path, manifest: Manifest, contract: Contract
+) -> dict[str, tuple[Any, list[int]]]:
     """Return name -> (dtype, shape) that the architecture asks for, without allocating."""
     kind = manifest.architecture.get("kind")
     where = f"{folder / MANIFEST}: architecture"
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ModelInvalid(f"{where}: kind is {kind!r}, expected one of {sorted(KINDS)}")
     try:
         config = KINDS[kind].Config.model_validate(manifest.architecture)
@@ -197,8 +217,7 @@ def _expected_tensors(folder: Path, manifest: Manifest) -> dict[str, tuple[Any, 
             state = KINDS[kind](config).state_dict()
     except (ValueError, IndexError, RuntimeError) as error:
         raise ModelInvalid(f"{where}: {error}") from error
-    observation = sum(len(c.get("elements", [])) for c in manifest.contract.get("observation", []))
-    action = len(manifest.contract.get("action", {}).get("elements", []))
+    observation, action = contract.observation_size, contract.action_size
     if (config.observation_size, config.action_size) != (observation, action):
         raise ModelInvalid(
             f"{where}: {config.observation_size} observations and {config.action_size} actions, "

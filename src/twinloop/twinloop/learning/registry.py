@@ -197,7 +197,7 @@ class Registry:
     def promotions(self) -> list[Promotion]:
         """Return every change of the pointer, oldest first."""
         try:
-            lines = (self.folder / _PROMOTIONS).read_text().splitlines()
+            lines = (self.folder / _PROMOTIONS).read_text("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return []
         result = []

@@ -16,12 +16,14 @@ from twinloop.models.claw_valve import ClawValve
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.models.hand_balls import HandBalls
 from twinloop.models.hand_object import HandObject
+from twinloop.models.linear_latent import LinearLatent
 
 KINDS: dict[str, type[Ensemble]] = {
     "ensemble": Ensemble,
     "hand_balls": HandBalls,
     "claw_valve": ClawValve,
     "hand_object": HandObject,
+    "linear_latent": LinearLatent,
 }
 
 __all__ = [
@@ -42,7 +44,7 @@ def from_tensors(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> En
         ModelInvalid: the kind is unknown, or config and tensors do not make a usable model.
     """
     kind = config.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ModelInvalid(f"model kind is {kind!r}, expected one of {sorted(KINDS)}")
     return KINDS[kind].from_tensors(config, tensors)
 

@@ -32,8 +32,8 @@ class ClawValveConfig(EnsembleConfig):
     valve_angle: Range
     valve_velocity: Range
     geometry: LinkGeometryConfig
-    fingers: int = Field(default=3, gt=0)
-    spokes: int = Field(default=3, gt=0)
+    fingers: int = Field(default=3, gt=0, le=64)
+    spokes: int = Field(default=3, gt=0, le=64)
     # Where fingertips usually are about the valve: distance from its axis, and below the claw.
     tip_radius_m: float = Field(default=0.06, gt=0)
     tip_depth_m: float = Field(default=0.20, gt=0)

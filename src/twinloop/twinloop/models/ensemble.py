@@ -64,8 +64,7 @@ class EnsembleConfig(BaseModel):
                 f"{proposal.action_size} action elements, the model has "
                 f"{self.observation_size} and {self.action_size}"
             )
-        if any(not 0 < width <= 8192 for width in self.hidden):
-            raise ValueError(f"hidden is {self.hidden}, expected widths in 1..8192")
+        layers.check_widths("hidden", self.hidden)
         return self
 
 
@@ -214,8 +213,14 @@ class Ensemble(nn.Module):
             parsed = cls.Config.model_validate(dict(config))
         except ValidationError as error:
             raise ModelInvalid(f"model config: {error}") from error
+        try:
+            # Without memory: whoever declares more than the tensors are gets none.
+            with torch.device("meta"):
+                expected = cls(parsed).state_dict()
+        except (IndexError, RuntimeError) as error:
+            raise ModelInvalid(f"model config: {error}") from error
+        check_tensors(expected, tensors)
         model = cls(parsed)
-        check_tensors(model.state_dict(), tensors)
         model.load_state_dict(dict(tensors))
         scales = ["observation_scale", "action_scale", "difference_scale"]
         for name in [*scales, *(["proposal.scale"] if parsed.proposal else [])]:

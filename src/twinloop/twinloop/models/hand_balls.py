@@ -17,7 +17,7 @@ from torch import Tensor
 
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.models.kinematics import ChainTable
-from twinloop.models.layers import BatchedLinear, BatchedMLP
+from twinloop.models.layers import BatchedLinear, BatchedMLP, check_widths
 from twinloop.models.link_geometry import LinkGeometry, LinkGeometryConfig
 
 Range = tuple[int, int]
@@ -40,6 +40,7 @@ class HandBallsConfig(EnsembleConfig):
 
     @model_validator(mode="after")
     def _layout_fits(self) -> Self:
+        check_widths("hand_hidden", self.hand_hidden)
         sizes = {
             "joint_position": self.action_size,
             "joint_velocity": self.action_size,

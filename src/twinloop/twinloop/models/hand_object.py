@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
-from twinloop.models.layers import BatchedLinear, BatchedMLP
+from twinloop.models.layers import BatchedLinear, BatchedMLP, check_widths
 
 Range = tuple[int, int]
 
@@ -37,6 +37,7 @@ class HandObjectConfig(EnsembleConfig):
 
     @model_validator(mode="after")
     def _layout_fits(self) -> Self:
+        check_widths("hand_hidden", self.hand_hidden)
         for name in ("joint_position", "joint_velocity", "object_state"):
             start, stop = getattr(self, name)
             if not 0 <= start < stop <= self.observation_size:

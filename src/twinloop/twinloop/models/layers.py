@@ -12,6 +12,21 @@ from torch import Tensor, nn
 
 _HAS_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 AffineMap = tuple[Tensor, Tensor]  # weight [E, in, out] and bias [E, 1, out]
+_MOST_LAYERS = 16
+_WIDEST = 8192
+
+
+def check_widths(name: str, widths: Sequence[int]) -> None:
+    """Refuse layers that no model has, before any is made.
+
+    Raises:
+        ValueError: there are too many of them, or one is too wide or not wide at all.
+    """
+    if len(widths) > _MOST_LAYERS or any(not 0 < width <= _WIDEST for width in widths):
+        raise ValueError(
+            f"{name} is {tuple(widths)!r:.80}, expected at most {_MOST_LAYERS} widths in "
+            f"1..{_WIDEST}"
+        )
 
 
 class BatchedLinear(nn.Module):

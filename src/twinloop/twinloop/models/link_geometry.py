@@ -22,7 +22,7 @@ class LinkGeometryConfig(BaseModel):
 
     joint_index: tuple[tuple[int, ...], ...] = Field(min_length=1)  # [C][D], -1 where padded
     link_joint: tuple[tuple[int, int], ...] = Field(min_length=1)  # [L] (chain, depth)
-    boxes: int = Field(ge=0)
+    boxes: int = Field(ge=0, le=4096)
 
     @model_validator(mode="after")
     def _table_fits(self) -> Self:

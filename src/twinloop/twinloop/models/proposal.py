@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from twinloop.models.layers import check_widths
+
 Range = tuple[int, int]
 
 
@@ -63,8 +65,7 @@ class ProposalConfig(BaseModel):
             raise ValueError(f"symmetry is not a permutation of 0..{self.input_size - 1}")
         if self.rest is not None and not 0 <= self.rest[0] < self.rest[1]:
             raise ValueError(f"rest is {self.rest}, expected two distances, the first smaller")
-        if any(not 0 < width <= 8192 for width in self.hidden):
-            raise ValueError(f"hidden is {self.hidden}, expected widths in 1..8192")
+        check_widths("hidden", self.hidden)
         return self
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinloop.files import FileRefused, read_bounded
@@ -93,11 +94,13 @@ def load(folder: Path | str) -> VoteNetwork:
         )
     try:
         state = safetensors.torch.load(content)
-        network = VoteNetwork(manifest.network)
+        # Without memory, and without the time to draw first weights that are replaced anyway.
+        with torch.device("meta"):
+            network = VoteNetwork(manifest.network)
         check_tensors(network.state_dict(), state)
     except (ModelInvalid, safetensors.SafetensorError) as error:
         raise ModelInvalid(f"{path}: {error}") from error
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval()
 
 
