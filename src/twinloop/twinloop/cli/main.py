@@ -29,6 +29,7 @@ COMMANDS = (
     ("track", "track", "track", "Track the balls in a bag's images again."),
     ("tracker", "tracker", "app", "Draw the ball tracker's training data, train its network."),
     ("models", "models", "app", "List model versions, look at them, promote one by hand."),
+    ("hardware", "hardware", "app", "Check a lab's hardware file; drive simulated devices."),
     ("doctor", "doctor", "doctor", "Tell what is present, what is missing and what to do."),
 )
 

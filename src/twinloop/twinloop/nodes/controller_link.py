@@ -76,7 +76,10 @@ class RosControllerLink:
 
     def open(self) -> None:
         self._sample = None
-        self._node = rclpy.create_node(self._node_name, context=self._context)
+        # Names that the process was given are those of the driver's node.
+        self._node = rclpy.create_node(
+            self._node_name, context=self._context, use_global_arguments=False
+        )
         self._node.create_subscription(JointState, self.joint_states, self._take, _JOINTS)
         self._commands = {}
         self._clients = {}
