@@ -29,6 +29,12 @@ OUTCOMES: list[Outcome] = []
 
 
 @pytest.fixture(scope="session")
+def is_kept(request: pytest.FixtureRequest) -> bool:
+    """Whether figures are to be kept, so that all is set as on a robot; else a patient setting."""
+    return bool(request.config.getoption("--fault-repetitions") > 0)
+
+
+@pytest.fixture(scope="session")
 def machine(request: pytest.FixtureRequest) -> Iterator[StallProbe | None]:
     """Watch for stalls of the machine itself, where figures are to be kept."""
     if not request.config.getoption("--fault-repetitions"):

@@ -69,6 +69,7 @@ class Row:
         at_most: float | None = None,
         attempts: int = ATTEMPTS,
         most: int | None = None,
+        busy_at_most: float | None = None,
     ) -> list[float]:
         """Inject the fault again and again, and assert the bound of all figures.
 
@@ -80,11 +81,13 @@ class Row:
             attempt: injects the fault once; NaN where that was in vain.
             attempts: of a run of all tests, and how many times the repetitions at most.
             most: repetitions, where one takes long.
+            busy_at_most: bound of a run of all tests, where that sets the nodes to be patient.
 
         Returns:
             The figures, one a repetition.
         """
         if not self._repetitions:
+            at_most = at_most if busy_at_most is None else busy_at_most
             found = []
             for _ in range(attempts):
                 found.append(attempt())

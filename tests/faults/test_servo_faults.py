@@ -2,7 +2,7 @@
 """Fault rows 9, 10, 14 to 17 and 30: servos on a bus that fail, and a loop that stalls.
 
 Rows are measured from the injection to what the driver says or writes, on the steady clock, which
-servos, node and station share. A busy machine delays, never hastens: the best of a few counts.
+servos, node and station share.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ JOINT = 6
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverStation]:
+def lab(is_kept: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverStation]:
+    # What a free machine does with; a busy one would find faults where there are none.
+    answer_s, silent_s = (0.012, 0.045) if is_kept else (0.05, 0.4)
     with SERVOS() as servos:
         settings = servos.settings
-        # Patience that a free machine would do with; a busy one costs attempts.
-        servos.settings = lambda **changes: settings(answer_timeout_s=0.012, **changes)
-        with DriverStation(servos, tmp_path_factory.mktemp("lab"), silent_s=0.045) as made:
+        servos.settings = lambda **changes: settings(answer_timeout_s=answer_s, **changes)
+        with DriverStation(servos, tmp_path_factory.mktemp("lab"), silent_s=silent_s) as made:
             made.wait_for_joints()
             made.beat(False)
             yield made
@@ -102,6 +103,7 @@ def test_row_10_a_silent_bus_is_at_fault_within_100_ms(row: Row, station: Driver
         lambda: silence(station, list(range(16)), "no good sample"),
         "ms",
         at_most=100.0,
+        busy_at_most=1000.0,
     )
     # It answers again, and waits to be recovered.
     station.servos.do("silence", ids=[])
@@ -119,7 +121,7 @@ def test_row_15_a_silent_servo_is_an_error_that_names_it(row: Row, station: Driv
         beats = [at for at, each in station.beats if at > since_s and each.level == b"\2"]
         return (beats[0] - since_s) * 1e3
 
-    row.measure("ERROR that names it after", error_ms, "ms", at_most=500.0)
+    row.measure("ERROR that names it after", error_ms, "ms", at_most=500.0, busy_at_most=2000.0)
 
 
 @pytest.mark.fault(14, "Dynamixel bus")
@@ -165,7 +167,13 @@ def test_row_16_an_alert_stops_within_one_cycle_and_names_the_joint(
 ) -> None:
     # A cycle, the read of the reason, and the node's look every 20 ms.
     bound_ms = 1e3 * PERIOD_S + 30.0
-    row.measure("told with the joint after", lambda: alert(station), "ms", at_most=bound_ms)
+    row.measure(
+        "told with the joint after",
+        lambda: alert(station),
+        "ms",
+        at_most=bound_ms,
+        busy_at_most=200.0,
+    )
 
 
 @pytest.mark.fault(17, "Dynamixel bus")
@@ -196,7 +204,7 @@ def test_row_17_an_unplugged_port_is_left_and_opened_again(
         figures.append(unplug())
         return figures[-1][0]
 
-    row.measure("inactive after", inactive_ms, "ms", at_most=100.0)
+    row.measure("inactive after", inactive_ms, "ms", at_most=100.0, busy_at_most=1000.0)
     row.measured("opened again within", max(back for _, back in figures), "s", at_most=5.0)
     # Plugged in again it stands still until it is recovered.
     assert station.servos.do("get", field="torque") == [1] * 16
@@ -233,7 +241,7 @@ def test_row_30_a_withdrawn_motion_is_slowed_down_to_rest(row: Row, station: Dri
         return late_ms
 
     # The middleware's word, a cycle, and the ramp's fourteen.
-    row.measure("at rest after", rest_ms, "ms", at_most=250.0)
+    row.measure("at rest after", rest_ms, "ms", at_most=250.0, busy_at_most=1000.0)
     changes = max(np.abs(np.diff(way, 2)).max() for way in ways) / PERIOD_S**2
     # Setpoints are whole ticks, which alone make up to two of them from cycle to cycle.
     bound = LEAP.acceleration[JOINT] + 2 * TICK_RAD / PERIOD_S**2

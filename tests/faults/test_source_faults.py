@@ -21,8 +21,9 @@ HOUR_S = 3600.0
 
 @pytest.fixture(scope="module")
 def twin() -> Iterator[Station]:
-    # A patient watchdog, so that only the middleware's liveliness can tell a dead source.
-    station = Station(command_timeout_s=5.0, lease_s=5.0)
+    # Patient watchdogs, so that only the middleware's liveliness can tell a dead source; a step of
+    # the clock by an hour would set them off all the same.
+    station = Station(command_timeout_s=5.0, lease_s=5.0, emergency_stop_timeout_s=5.0)
     yield station
     station.close()
 

@@ -18,9 +18,8 @@ from twinloop_interfaces.msg import GuardStatus
 
 @pytest.fixture(scope="module")
 def running(
-    request: pytest.FixtureRequest, repetition: int, tmp_path_factory: pytest.TempPathFactory
+    is_kept: bool, repetition: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SupervisedCell]:
-    is_kept = request.config.getoption("--fault-repetitions") > 0
     domain = take_domain()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))

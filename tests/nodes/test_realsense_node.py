@@ -50,7 +50,7 @@ def test_a_recording_is_published_as_a_camera(tmp_path: Path) -> None:
             wait_until(lambda: all(len(seen[topic]) >= 5 for topic in TOPICS))
             wait_until(lambda: "/realsense" in observer.statuses)
             wait_until(lambda: observer.statuses["/realsense"].level == DiagnosticStatus.OK)
-            assert float(observer.values("/realsense")["rate_hz"]) > 5.0
+            wait_until(lambda: float(observer.values("/realsense")["rate_hz"]) > 5.0)
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(60.0) == 0

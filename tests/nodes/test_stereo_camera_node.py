@@ -203,7 +203,9 @@ def test_row_18_a_camera_that_stalls_or_is_unplugged_is_told_and_comes_back(
         wait_until(lambda text=complaint: text in viewer.text)
         assert viewer.level == DiagnosticStatus.ERROR
         assert observer.values(NAME)["state"] == "active"
-        assert int(observer.values(NAME)["late_beats"]) <= 1
+        # The heart beats on: what the camera does keeps the node from nothing.
+        beats = {id(observer.statuses[NAME])}
+        wait_until(lambda seen=beats: seen.add(id(observer.statuses[NAME])) or len(seen) > 3)
         pictures.clear()
         process.send_signal(fault)
         wait_until(lambda: len(pictures) >= 5)
