@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from arm_station import REST, ArmStation, move
 from control_msgs.action import FollowJointTrajectory, GripperCommand
+from control_msgs.msg import JointTolerance
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
 from twinloop.motion.trajectory import Trajectory
 from twinloop.nodes.arm_client import ArmClient, trajectory_message
@@ -144,8 +147,6 @@ def test_a_bad_trajectory_is_refused_by_name(cell: ArmStation, name: str) -> Non
 def test_a_bad_message_is_refused_by_name(
     cell: ArmStation, change: str, code: int, why: str
 ) -> None:
-    from control_msgs.msg import JointTolerance
-
     request = FollowJointTrajectory.Goal(trajectory=trajectory_message(move(0.1)))
     if change in ("old", "future"):
         stamp = cell.station.now_ns + (-(10**10) if change == "old" else 10**10)
@@ -211,3 +212,21 @@ def test_an_episode_may_begin_with_everything_where_it_is(cell: ArmStation) -> N
     cell.station.spin(0.1)
     assert cell.station.now_ns - now_ns < 10**9
     np.testing.assert_allclose(cell.arm.position, before, atol=1e-3)
+
+
+def test_a_deactivated_twin_ends_a_motion_and_takes_none(cell: ArmStation) -> None:
+    client = cell.station.node.create_client(ChangeState, "twin/change_state")
+    cell.until(client.service_is_ready)
+
+    def change(transition: int) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert cell.station._wait(client.call_async(request)).success
+
+    goal = cell.begin(move(0.8))
+    change(Transition.TRANSITION_DEACTIVATE)
+    assert "stopped: the twin is not active" in cell.ended(goal).why
+    refused = cell.ended(cell.arm.execute(move(0.1)))
+    assert "the twin is not active" in refused.why
+    change(Transition.TRANSITION_ACTIVATE)
+    cell.reset()
+    assert cell.ended(cell.arm.execute(move(0.05))).succeeded

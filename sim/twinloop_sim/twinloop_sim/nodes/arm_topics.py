@@ -35,6 +35,7 @@ class ArmTopics:
     ) -> None:
         assert guarded.arm is not None
         self._node = node
+        self._guarded = guarded
         self._arm: GuardedArm = guarded.arm
         self._names = list(ARM_JOINTS)
         self._joint_states = node.create_publisher(JointState, "arm/joint_states", qos.SENSOR)
@@ -75,5 +76,19 @@ class ArmTopics:
             self._setpoint.publish(
                 joint_state(list(PANDA.joint_names), stamp_ns, told.position, told.velocity)
             )
+        self._end_goals(stamp_ns)
+
+    def open_up(self) -> None:
+        """Take goals from now on."""
+        self._arm.closed = ""
+
+    def close_down(self, why: str) -> None:
+        """Take no goals any more, and end those that are under way."""
+        self._arm.closed = why
+        self._arm.stop(why)
+        self._end_goals(self._guarded.now_ns)
+
+    def _end_goals(self, stamp_ns: int) -> None:
+        state = self._arm.arm.state
         self._trajectories.update(stamp_ns, state.q, state.qd)
-        self._gripper.update(arm.width)
+        self._gripper.update(self._arm.arm.width)

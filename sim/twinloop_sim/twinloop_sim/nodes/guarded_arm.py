@@ -25,11 +25,15 @@ class GuardedArm:
     Args:
         cell: one, with an arm.
         guard: of its hand.
+
+    Attributes:
+        closed: why nothing may be begun for the time being; empty where it may.
     """
 
     def __init__(self, cell: Cell, guard: CommandGuard) -> None:
         self._cell = cell
         self._guard = guard
+        self.closed = ""
 
     @property
     def arm(self) -> Arm:
@@ -49,7 +53,7 @@ class GuardedArm:
         """Say why nothing may be begun; empty where it may."""
         if self._guard.state in _STOPS:
             return f"the cell is stopped ({self._guard.reason}): re-arm it first"
-        return ""
+        return self.closed
 
 
 class GuardedTrajectories:

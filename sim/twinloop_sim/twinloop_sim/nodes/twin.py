@@ -17,7 +17,6 @@ from trajectory_msgs.msg import JointTrajectory
 from twinloop.nodes import qos
 from twinloop.nodes.base import OK, WARN, Health, Node, run
 from twinloop.nodes.joint_messages import nanoseconds
-from twinloop.nodes.parameters import ParameterSpec
 from twinloop.safety.verdict import GuardSettings, GuardState, Refusal
 
 from twinloop_interfaces.action import ResetScene
@@ -26,7 +25,7 @@ from twinloop_sim.nodes.arm_topics import ArmTopics
 from twinloop_sim.nodes.guarded_cell import CellReading, GuardedCell
 from twinloop_sim.nodes.outputs import Outputs
 from twinloop_sim.nodes.pacing import LockStep, Pace
-from twinloop_sim.twin import ENGINES
+from twinloop_sim.nodes.twin_parameters import PARAMETERS
 from twinloop_sim.variation import gap
 
 _WATCH_S = 0.02
@@ -34,7 +33,6 @@ _LOOKS = 5  # at the pace, for each tick
 _REST_S = 0.001  # between bursts as fast as possible: time to listen
 _REPEAT_S = 0.1
 _DISCOVERY_S = 2.0  # a planner that is there is known by then
-_DEFAULTS = GuardSettings()
 
 
 class TwinNode(Node):
@@ -44,76 +42,7 @@ class TwinNode(Node):
     still, another one looks at the guard's watchdogs.
     """
 
-    parameters = (
-        ParameterSpec("engine", "mujoco", "Physics engine of the twin", choices=ENGINES),
-        ParameterSpec("arm", False, "Have ramp, tray and arm too (mujoco)"),
-        ParameterSpec(
-            "rtf", 1.0, "Simulated seconds in a second; 0: as fast as possible", 0.0, 1000.0
-        ),
-        ParameterSpec(
-            "lockstep", False, "Wait for the command of each control step from the start"
-        ),
-        ParameterSpec(
-            "lockstep_timeout_s", 10.0, "Patience with a step's command, steady [s]", 0.1, 3600.0
-        ),
-        ParameterSpec("seed", 0, "Seed of the first scene", 0, 2**31 - 1),
-        ParameterSpec(
-            "joint_speed", 0.0, "Speed cap of commands [rad/s]; 0: the contract's", 0.0, 10.0
-        ),
-        ParameterSpec(
-            "variation",
-            "",
-            "Another robot to play: a name in config/twin, such as gap; empty: the nominal one",
-        ),
-        ParameterSpec("variation_seed", 0, "Sets the variation's signs", 0, 2**31 - 1),
-        ParameterSpec(
-            "command_max_age_s",
-            _DEFAULTS.max_age_s,
-            "Commands stamped longer ago are refused [s]",
-            0.01,
-            10.0,
-        ),
-        ParameterSpec(
-            "command_timeout_s",
-            _DEFAULTS.command_timeout_s,
-            "Silence of the command source that ends in a hold, steady [s]",
-            0.01,
-            10.0,
-        ),
-        ParameterSpec(
-            "lease_s",
-            _DEFAULTS.lease_s,
-            "Silence after which another source may command, steady [s]",
-            0.01,
-            60.0,
-        ),
-        ParameterSpec(
-            "emergency_stop_timeout_s",
-            _DEFAULTS.heartbeat_timeout_s,
-            "Silence of the emergency stop that counts as pressed, steady [s]",
-            0.06,
-            10.0,
-        ),
-        ParameterSpec(
-            "require_emergency_stop",
-            False,
-            "Stay stopped until the emergency stop is heard and the guard re-armed",
-        ),
-        ParameterSpec(
-            "tracker",
-            True,
-            "Publish `balls` in the tracker's stead; false: a tracker of its own does",
-        ),
-        ParameterSpec("publish_clock", True, "Publish /clock; one twin only may"),
-        ParameterSpec(
-            "clock_offset_s",
-            0.0,
-            "Added to the published time, for trying clock steps [s]",
-            -1e5,
-            1e5,
-            dynamic=True,
-        ),
-    )
+    parameters = PARAMETERS
 
     def __init__(self) -> None:
         super().__init__("twin")
@@ -205,6 +134,8 @@ class TwinNode(Node):
             self._lockstep.engage(self._guarded.sim_ns)
         if self._guarded.cell.tick_count == 0:
             self._publish(self._guarded.reading())
+        if self._arm is not None:
+            self._arm.open_up()
         self._pace.restart(time.monotonic())
         self._is_waiting = False
         self._ticker.reset()
@@ -218,8 +149,8 @@ class TwinNode(Node):
             self._ticker.cancel()
             self._watcher.cancel()
             self._guarded.guard.hold("twin deactivated", self._guarded.now_ns)
-            if self._guarded.arm is not None:
-                self._guarded.arm.stop("twin deactivated")
+            if self._arm is not None:
+                self._arm.close_down("the twin is not active")
 
     def cleanup(self) -> None:
         while self._undo:
@@ -244,6 +175,8 @@ class TwinNode(Node):
             "lockstep": str(self._lockstep.is_engaged).lower(),
             "guard": guard.state.name.lower(),
         }
+        if self._guarded.arm is not None:
+            values["arm"] = str(self._guarded.arm.arm.motion.state)
         if guard.state in (GuardState.STOPPED, GuardState.EMERGENCY_STOP):
             return Health(WARN, f"guard: {guard.reason}", values)
         return Health(OK, f"guard: {guard.reason}", values)
