@@ -244,7 +244,7 @@ def _choices(
     job: Job, task: Task, timed: Ensemble, observation: Tensor, rounds: int
 ) -> dict[str, list[Figures]]:
     result: dict[str, list[Figures]] = {}
-    for planner in planners.available():
+    for planner in planners.samplers():
         for samples in BUDGETS:
             changes = budget(planner, samples)
             made = planners.make(planner, timed, task, 0, **changes)

@@ -20,7 +20,7 @@ from twinloop.planners.space import ActionSpace
 from twinloop import planners, tasks
 
 torch.set_num_threads(1)
-every_planner = pytest.mark.parametrize("name", planners.available())
+every_planner = pytest.mark.parametrize("name", planners.samplers())
 
 # Two carts: position and speed each, pushed by one action each. The observation ends with the
 # previous command, as every contract's does.

@@ -23,7 +23,7 @@ from twinloop import models, planners, tasks
 torch.set_num_threads(1)
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::masked_select"}
 SMALL = {"samples": 20, "horizon": 3}
-KINDS = [(task, name) for task in tasks.available() for name in planners.available()]
+KINDS = [(task, name) for task in tasks.available() for name in planners.samplers()]
 
 
 class Watch(TorchDispatchMode):

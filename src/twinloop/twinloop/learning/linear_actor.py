@@ -83,17 +83,3 @@ def cost_of(task: Task, encoding: Encoding) -> Cost:
         return task.cost(decoder @ state, action, target)
 
     return cost
-
-
-def command_in(task: Task, encoding: Encoding) -> slice:
-    """Return where in a state the command in force lies.
-
-    Raises:
-        ValueError: the encoding does not keep it as it is.
-    """
-    start, stop = task.command.start, task.command.stop
-    rows = [int(np.argmax(encoding.encoder[:, element])) for element in range(start, stop)]
-    found = slice(rows[0], rows[0] + stop - start)
-    if not np.array_equal(encoding.encoder[found, start:stop], np.eye(stop - start)):
-        raise ValueError(f"the encoding of {task.name} does not keep its command")
-    return found

@@ -12,11 +12,21 @@ from typing import Any
 
 from twinloop.models.base import DynamicsModel
 from twinloop.planners.base import Planner
+from twinloop.planners.sampling import SamplingPlanner
 from twinloop.planners.settings import SamplingConfig, load
 from twinloop.planners.space import ActionSpace, action_space
 from twinloop.tasks.base import Task
 
-__all__ = ["ActionSpace", "Planner", "action_space", "available", "load_config", "make"]
+__all__ = [
+    "ActionSpace",
+    "Planner",
+    "action_space",
+    "available",
+    "kind",
+    "load_config",
+    "make",
+    "samplers",
+]
 
 DEFAULT = "mppi"
 _MACHINERY = {
@@ -43,7 +53,7 @@ def load_config(name: str, task: str = "", **changes: Any) -> SamplingConfig:
     Raises:
         ValueError: there is no planner of that name, or a value is unknown or out of range.
     """
-    return load(_planner(name).Config, name, task, **changes)
+    return load(kind(name).Config, name, task, **changes)
 
 
 def make(
@@ -69,13 +79,21 @@ def make(
             or a setting is unknown or out of range.
     """
     config = load_config(name, task.name, **changes)
-    planner: Planner = _planner(name)(
-        model, task, space or action_space(task), config, seed, device
-    )
+    planner: Planner = kind(name)(model, task, space or action_space(task), config, seed, device)
     return planner
 
 
-def _planner(name: str) -> Any:
+def samplers() -> list[str]:
+    """Names of the planners that sample action sequences and roll them out."""
+    return [name for name in available() if issubclass(kind(name), SamplingPlanner)]
+
+
+def kind(name: str) -> Any:
+    """Return a planner's class.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if name not in available():
         raise ValueError(f"no planner {name!r}; there are {available()}")
     return importlib.import_module(f"{__name__}.{name}").PLANNER

@@ -48,3 +48,17 @@ def encoding_of(task: Any) -> Encoding:
             slices[channel].stop - slices[channel].start
         )
     return Encoding(whole[kept], np.eye(size)[:, kept])
+
+
+def command_in(task: Any, encoding: Encoding) -> slice:
+    """Return where in a state the command in force lies.
+
+    Raises:
+        ValueError: the encoding does not keep it as it is.
+    """
+    start, stop = task.command.start, task.command.stop
+    rows = [int(np.argmax(encoding.encoder[:, element])) for element in range(start, stop)]
+    found = slice(rows[0], rows[0] + stop - start)
+    if not np.array_equal(encoding.encoder[found, start:stop], np.eye(stop - start)):
+        raise ValueError(f"the encoding of {task.name} does not keep its command")
+    return found
