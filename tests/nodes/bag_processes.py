@@ -17,7 +17,7 @@ from typing import IO, Self
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 from twinloop.nodes import qos
 
@@ -108,6 +108,7 @@ class Observer:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._take, qos.DIAGNOSTICS)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._is_over = False
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
@@ -115,8 +116,8 @@ class Observer:
         self.statuses |= {status.name: status for status in array.status}
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        while not self._is_over:
+            self._executor.spin_once(timeout_sec=0.1)
 
     def call(self, service: str, timeout_s: float = 60.0) -> Trigger.Response:
         """Call a service of a node, and wait for its answer."""
@@ -134,8 +135,12 @@ class Observer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        rclpy.shutdown(context=self._context)
+        # Nothing is taken from under a thread that still waits for it.
+        self._is_over = True
         self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
 
 
 def wait_for_line(process: subprocess.Popen[str], start: str) -> str:
