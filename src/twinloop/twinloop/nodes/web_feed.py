@@ -161,6 +161,8 @@ class Feed:
 
     def on_model(self, message: Any) -> None:
         is_promoted = message.status == ModelAnnouncement.PROMOTED
+        if is_promoted:
+            self.state.episode.model = message.version
         known = self.state.models.get(message.version)
         self.state.models[message.version] = ModelRow(
             message.version,

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's parts without a browser: what it tells, where it listens, whom it admits."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+
+import numpy as np
+import pytest
+import viser
+import websockets
+from twinloop.nodes.web import GOALS
+from twinloop.robots.description import cell_urdf, hand_urdf
+from twinloop.tasks.baoding import Baoding
+from twinloop.web import tables
+from twinloop.web.meshes import visible_meshes
+from twinloop.web.page import Page
+from twinloop.web.server import HOST, LocalServer, PortTaken, free_port, is_own
+from twinloop.web.state import Ball, CellState, NodeRow, TopicRow
+
+PROTOCOL = f"viser-v{viser.__version__}"
+
+
+def test_goals_that_can_be_chosen_are_those_of_the_task() -> None:
+    assert Baoding.goals == GOALS
+
+
+@pytest.mark.parametrize("urdf", [hand_urdf, cell_urdf])
+def test_meshes_are_as_large_as_the_shapes_they_stand_for(urdf) -> None:
+    shapes = visible_meshes(urdf())
+    assert all(len(one.faces) and one.faces.max() < len(one.vertices) for one in shapes)
+    assert len({one.colour for one in shapes}) > 2
+    palm = next(one for one in shapes if one.link == "rh_palm")
+    assert 0.05 < np.ptp(palm.vertices, axis=0).max() < 0.2
+
+
+def test_an_unknown_shape_is_named() -> None:
+    urdf = """<robot name="r"><link name="a"><visual><geometry><mesh filename="x"/></geometry>
+      </visual></link></robot>"""
+    with pytest.raises(ValueError, match="link a looks like a mesh, expected box, capsule"):
+        visible_meshes(urdf)
+
+
+def test_the_next_port_is_taken_and_the_last_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) > port
+        with pytest.raises(PortTaken, match=f"ports {port} to {port} of 127.0.0.1"):
+            free_port(port, tried=1)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "expected"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("http://localhost:8080", "localhost:8080", True),
+        (None, "127.0.0.1:8080", True),
+        ("http://127.0.0.1:9000", "127.0.0.1:8080", False),
+        ("https://example.org", "127.0.0.1:8080", False),
+        ("http://example.org:8080", "example.org:8080", False),  # a name that points to loopback
+        ("null", "127.0.0.1:8080", False),
+        (None, None, False),
+    ],
+)
+def test_only_the_own_page_is_admitted(
+    origin: str | None, host: str | None, expected: bool
+) -> None:
+    assert is_own(origin, host) is expected
+
+
+def test_pages_of_other_sites_are_shown_the_door_and_no_tunnel_is_opened() -> None:
+    server = LocalServer(8500, "test")
+    try:
+        address = server.address.replace("http", "ws")
+
+        async def closed_with(origin: str) -> int | None:
+            async with websockets.connect(
+                address, subprotocols=[PROTOCOL], origin=origin
+            ) as connection:
+                try:
+                    await asyncio.wait_for(connection.recv(), 5.0)
+                except websockets.ConnectionClosed:
+                    return connection.close_code
+                return None
+
+        assert asyncio.run(closed_with("https://example.org")) == 1008
+        assert asyncio.run(closed_with(server.address)) is None
+        assert server.request_share_url() is None
+    finally:
+        server.stop()
+
+
+def test_what_comes_from_elsewhere_is_escaped() -> None:
+    state = CellState(notice="<script>1</script>", guard_reason="<b>")
+    state.nodes["/x"] = NodeRow("/x", "active", "<img src=//elsewhere>", True, False, 0.0)
+    state.faults.append("<i>")
+    for text in (tables.status(state), tables.health(state, 0.1)):
+        assert "<script" not in text
+        assert "<img" not in text
+    assert "&lt;img" in tables.health(state, 0.1)
+
+
+def test_silent_nodes_and_stale_topics_are_marked() -> None:
+    state = CellState(topics=[TopicRow("balls", 30.0, 0.4, 0.25), TopicRow("x", 1.0, 0.1, 0.25)])
+    state.nodes["/planner"] = NodeRow("/planner", "active", "ok", False, False, beat_s=10.0)
+    text = tables.health(state, 13.0)
+    assert "silent for 3 s" in text
+    assert text.count("stale") == 1
+    assert "silent" not in tables.health(state, 10.5)
+
+
+def test_a_page_nobody_looks_at_draws_nothing() -> None:
+    server = LocalServer(8520, "test")
+    try:
+        state = CellState(balls=[Ball(np.array([0.0, 0.0, 0.1]))])
+        page = Page(server, state, hand_urdf(), "rh_palm")
+        page.update(0.0)
+        assert not page.has_viewers
+        assert server.scene.get_handle_by_name("/robot/rh_forearm") is not None
+        assert server.scene.get_handle_by_name("/robot/rh_forearm/rh_wrist/rh_palm/ball0") is None
+    finally:
+        server.stop()
+
+
+def test_series_keep_their_length_and_know_what_is_missing() -> None:
+    state = CellState()
+    for step in range(400):
+        state.series.add(time_s=float(step), cost=1.0)
+    assert len(state.series.time_s) == len(state.series.plan_ms) == 300
+    assert math.isnan(state.series.plan_ms[-1])
