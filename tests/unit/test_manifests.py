@@ -41,6 +41,7 @@ ROSDEP_KEYS = {
     "serial": "python3-serial",
     "torch": "python3-torch",
     "typer": "python3-typer",
+    "websockets": "python3-websockets",
     "yaml": "python3-yaml",
 }
 # Modules without a rosdep key: pip installs them, on a ROS 2 installation too.
