@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from arm_station import REST, ArmStation, move
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 from control_msgs.msg import JointTolerance
@@ -167,6 +168,31 @@ def test_a_bad_message_is_refused_by_name(
     client.destroy()
     assert result.error_code == code
     assert why in result.error_string
+
+
+@pytest.mark.parametrize(
+    ("which", "code", "why"),
+    [
+        ("path_tolerance", Result.PATH_TOLERANCE_VIOLATED, "rad off its path, 0.0001 allowed"),
+        ("goal_tolerance", Result.GOAL_TOLERANCE_VIOLATED, "rad off its goal, 0.0000 allowed"),
+    ],
+)
+def test_tolerances_of_a_goal_are_kept_to(
+    cell: ArmStation, which: str, code: int, why: str
+) -> None:
+    request = FollowJointTrajectory.Goal(trajectory=trajectory_message(move(0.3)))
+    size = 1e-4 if which == "path_tolerance" else 1e-9
+    setattr(request, which, [JointTolerance(name="panda_joint2", position=size)])
+    request.goal_time_tolerance.nanosec = 100_000_000
+    client = ActionClient(cell.station.node, FollowJointTrajectory, ARM_ACTION)
+    cell.until(client.server_is_ready)
+    answer = cell.station._wait(client.send_goal_async(request))
+    outcome = cell.station._wait(answer.get_result_async())
+    client.destroy()
+    assert outcome.status == GoalStatus.STATUS_ABORTED
+    assert outcome.result.error_code == code
+    assert "panda_joint2 is " in outcome.result.error_string
+    assert why in outcome.result.error_string
 
 
 def test_the_gripper_closes_opens_and_is_told_from_holding(cell: ArmStation) -> None:
