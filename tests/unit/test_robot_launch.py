@@ -145,3 +145,9 @@ def test_a_cell_with_a_twin_asks_for_no_hardware() -> None:
     text = str(launched("baoding"))
     assert "twin_node" in text
     assert "hardware" not in text
+
+
+def test_no_launch_file_compares_with_an_empty_text() -> None:
+    """ROS 2's launch takes '' for another text than an empty argument."""
+    for path in find_launch_file("robot").parent.glob("*.launch.xml"):
+        assert " '')" not in path.read_text(), path
