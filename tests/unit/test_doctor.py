@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 from twinloop.cli.main import main
-from twinloop.dds import leave_domain, own_domain, take_domain
+from twinloop.dds import (
+    leave_domain,
+    loopback,
+    own_domain,
+    stay_on_this_machine,
+    take_domain,
+)
 from twinloop.doctor import Check
 from twinloop.learning.model_file import Candidate, write_model
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
@@ -110,10 +116,32 @@ def test_a_domain_is_chosen_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
     assert 1 <= int(own_domain()["ROS_DOMAIN_ID"]) <= 101
     monkeypatch.setenv("ROS_DOMAIN_ID", "42")
-    assert own_domain() == {
-        "ROS_DOMAIN_ID": "42",
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
+    assert own_domain() == {"ROS_DOMAIN_ID": "42", **loopback()}
+
+
+def test_dds_stays_on_loopback_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+        patch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+        patch.setattr(os, "environ", dict(os.environ))
+        stay_on_this_machine()
+        assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SYSTEM_DEFAULT"
+        assert Path(os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"]).name == "loopback.xml"
+        for name, value in (
+            ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET"),
+            ("ROS_STATIC_PEERS", "192.0.2.1"),
+        ):
+            chosen = {name: value}
+            patch.setattr(os, "environ", chosen)
+            stay_on_this_machine()
+            assert os.environ == {name: value}
+        # What cannot be bound is at least told to look for nobody.
+        for name, value in (
+            ("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp"),
+            ("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml"),
+        ):
+            patch.setattr(os, "environ", {name: value})
+            assert loopback() == {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
 def test_a_domain_that_is_taken_is_given_to_nobody_else() -> None:

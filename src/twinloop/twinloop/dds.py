@@ -20,11 +20,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from twinloop.paths import share
+
 # Domains whose ports lie below the range from which Linux takes ports for other programs.
 _LAST_DOMAIN = 101
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 _PATIENCE_S = 20.0
 _TRIPS = 50
+_RANGE, _PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
+# Where Fast DDS reads profiles: of version 2 and of version 3.
+_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 # Open files whose locks say that a domain is taken; they end with this process.
 _taken: dict[int, int] = {}
 
@@ -35,7 +40,31 @@ def own_domain() -> dict[str, str]:
     A domain that is set already is kept.
     """
     chosen = os.environ.get("ROS_DOMAIN_ID") or str(take_domain())
-    return {"ROS_DOMAIN_ID": chosen, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    return {"ROS_DOMAIN_ID": chosen, **loopback()}
+
+
+def loopback() -> dict[str, str]:
+    """Return environment variables that keep DDS off every interface but loopback.
+
+    Fast DDS alone can be kept from listening elsewhere; other middlewares, and one that was given
+    profiles of its own, are only told to look for nobody elsewhere.
+
+    Raises:
+        FileNotFoundError: the profile is not installed.
+    """
+    profile = str(share("config", "dds", "loopback.xml"))
+    given = {os.environ.get(name, profile) for name in _PROFILES}
+    middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if given != {profile} or not middleware.startswith("rmw_fastrtps"):
+        return {_RANGE: "LOCALHOST"}
+    return {_RANGE: "SYSTEM_DEFAULT", **dict.fromkeys(_PROFILES, profile)}
+
+
+def stay_on_this_machine() -> None:
+    """Keep this process, and those it starts, on loopback, unless its environment says where DDS
+    is to be; raises FileNotFoundError as `loopback` does."""
+    if os.environ.get(_RANGE, "LOCALHOST") == "LOCALHOST" and not os.environ.get(_PEERS):
+        os.environ.update(loopback())
 
 
 def take_domain() -> int:

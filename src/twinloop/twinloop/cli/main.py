@@ -12,6 +12,7 @@ import typer
 
 import twinloop
 from twinloop.cli.errors import USAGE_ERROR, CommandError
+from twinloop.dds import stay_on_this_machine
 
 try:
     from typer import TyperException as Refused
@@ -24,6 +25,7 @@ COMMANDS = (
     ("launch", "launch", "launch", "Run a launch file; Ctrl-C stops everything within 5 s."),
     ("train", "train", "train", "Train a task's model in twins on this machine."),
     ("eval", "eval", "evaluate", "Measure a model in a twin, as fast as the machine allows."),
+    ("report", "report", "report", "Make one HTML page of a run: figures, plots and a film."),
     ("bag", "bag", "app", "Look at recorded episodes, check them, mend them, play them again."),
     ("calibrate", "calibrate", "app", "Calibrate cameras from pictures of a printed board."),
     ("track", "track", "track", "Track the balls in a bag's images again."),
@@ -61,6 +63,7 @@ def application(words: Sequence[str]) -> typer.Typer:
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: with 2 and one line on stderr where its user is mistaken."""
     words = sys.argv[1:] if words is None else words
+    stay_on_this_machine()
     try:
         status = application(words)(words, prog_name="twinloop", standalone_mode=False)
     except CommandError as error:

@@ -28,6 +28,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from twinloop.dds import stay_on_this_machine
 from twinloop.nodes import qos
 from twinloop.nodes.parameters import ParameterRefused, ParameterSpec
 
@@ -208,6 +209,7 @@ def run(make_node: Callable[[], Node]) -> None:
 
     Exits with 2 where a parameter is refused or the node cannot start by itself.
     """
+    stay_on_this_machine()
     # The events executor of Jazzy does not return from spin() on a signal, hence the loop below.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ends: list[int] = []
