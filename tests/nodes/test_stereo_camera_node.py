@@ -142,16 +142,18 @@ def test_a_camera_of_the_hardware_file_is_stopped_and_recovered(
     )
     viewer = Viewer(observer)
     pictures = viewer.seen["stereo/left/image_raw"]
-    start(hardware=hardware, device="eyes")
+    start(hardware=hardware, device="eyes", jitter_warn_ms=0.0)
     wait_until(lambda: pictures and observer.values(NAME).get("driver") == "reading")
+    wait_until(lambda: viewer.text.startswith("the images' jitter is"))
+    assert viewer.level == DiagnosticStatus.WARN
     values = observer.values(NAME)
     assert values["device"] == f"{files / 'left'} and {files / 'right'}"
     assert {"cycle_ms", "jitter_ms", "longest_ms", "lost", "connects"} <= values.keys()
 
     assert observer.call(f"{NAME}/recover").message == "was not at fault"
     assert observer.call(f"{NAME}/stop").message == "stopped"
-    wait_until(lambda: viewer.level == DiagnosticStatus.WARN)
-    assert viewer.text == "stopped on request: recover to go on"
+    wait_until(lambda: viewer.text == "stopped on request: recover to go on")
+    assert viewer.level == DiagnosticStatus.WARN
     assert observer.values(NAME)["driver"] == "stopped"
     pictures.clear()
     assert observer.call(f"{NAME}/recover").success

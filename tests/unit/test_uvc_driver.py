@@ -400,7 +400,9 @@ def test_rate_jitter_and_lost_images_are_told() -> None:
             timing.observe(int(stamp))
     assert timing.rate_hz == pytest.approx(50.0 * 57 / 60, rel=0.02)
     assert timing.jitter_ms == pytest.approx(2**0.5, rel=0.3)
+    assert timing.longest_ms == pytest.approx(60.0, rel=0.1)
     assert timing.dropped == 3
+    assert timing.lost_share == pytest.approx(3 / 59)
 
 
 def test_a_break_is_neither_a_period_nor_lost_images() -> None:

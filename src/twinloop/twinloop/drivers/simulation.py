@@ -42,7 +42,11 @@ def run_on_simulator(robot: str, name: str, namespace: str, switches: Mapping[st
     begin = getattr(module, "simulator", module.PEER)
     # Ctrl-C reaches all processes of a terminal: a simulator outlives the node that holds by it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with begin() as peer, tempfile.TemporaryDirectory() as folder:
+    try:
+        simulator = begin()
+    except AssertionError as error:
+        raise HardwareRefused(f"{robot} cannot be simulated here: {error}") from error
+    with simulator as peer, tempfile.TemporaryDirectory() as folder:
         hardware = Path(folder) / "simulated.yaml"
         hardware.write_text(json.dumps({robot: peer.settings()}), "utf-8")
         parameters = {"hardware": str(hardware), "robot": robot}
