@@ -28,8 +28,9 @@ ROLLOUTS = 10
 TRIALS = 20
 _TRIAL_SEEDS = 900_000_000
 _FIRST_DEVIATION = 0.01  # rad, of each step's target
-# Changes of the targets, rad, that push the mug about as far as the coaster, a little beside it.
-_NUDGE = np.tile([-0.0043, 0.0164, 0.0085, 0.0317, -0.0095, -0.0159, 0.0122], (16, 1))
+# Changes of the targets, rad, as a person might show them: a push that ends beside the coaster.
+_NUDGE = np.array([[-0.0023, 0.0121, 0.0053, 0.0237, -0.0059, -0.0118, 0.0081]] * 16)
+_NUDGE_DEVIATION = 0.005  # rad, of each step's target
 _KEPT = 10  # iterations whose rewards the cost is fitted to
 _RIDGE = 0.01
 _NOISES = (0.0, 0.1, 0.2)  # of MPPI's episodes, as shares of the largest change
@@ -131,8 +132,8 @@ def lqr_flm(case: Case, seed: int, every: int) -> dict[str, Any]:
 def sparse(case: Case, seed: int, every: int) -> dict[str, Any]:
     """Push by a reward of one on the coaster and nothing elsewhere, as by a key press.
 
-    Nothing leads there from where the mug stands, so the first policy pushes it ahead, beside the
-    coaster; its noise finds the reward. The cost is a quadratic fitted to what was paid.
+    Nothing leads there from where the mug stands, so the first policy is a push that was shown, and
+    misses; its noise finds the reward. The cost is a quadratic fitted to what was paid.
     """
     began = time.process_time()
     bench = Bench(case, seed)
@@ -143,7 +144,7 @@ def sparse(case: Case, seed: int, every: int) -> dict[str, Any]:
         bench.steps,
         len(encoding.encoder),
         command,
-        np.full(bench.task.action_size, _FIRST_DEVIATION),
+        np.full(bench.task.action_size, _NUDGE_DEVIATION),
     )
     ahead = np.zeros_like(still.offset)
     ahead[: len(_NUDGE)] = _NUDGE

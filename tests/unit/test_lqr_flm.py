@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 from twinloop.contract import load as load_contract
+from twinloop.learning.episode import Episode
+from twinloop.learning.episode_bags import write_record
+from twinloop.learning.linear_learner import TooFewRollouts, next_model, on_policy
 from twinloop.learning.model_file import Candidate, load_model, write_model
+from twinloop.learning.online_job import LearnerConfig, run_job
 from twinloop.learning.policy_search import PolicySearch, SearchSettings, Transitions
+from twinloop.learning.registry import Registry
+from twinloop.learning.rollout import PlannedActor, roll_out
+from twinloop.learning.swap import ModelSlot
 from twinloop.models import ModelInvalid, from_tensors, new_model
 from twinloop.models.linear_gaussian import LinearGaussian
 from twinloop.models.linear_latent import LinearLatent
@@ -19,6 +28,7 @@ from twinloop.planners.linear_quadratic.cost_fit import fit_cost
 from twinloop.planners.linear_quadratic.encoding import encoding_of
 from twinloop.planners.linear_quadratic.policy import LinearPolicy, holding
 from twinloop.planners.lqr_flm import first_policy
+from twinloop_sim import cells
 
 from twinloop import planners, tasks
 
@@ -130,6 +140,92 @@ def test_predictions_take_the_dynamics_of_the_nearest_step_and_keep_the_goal() -
     wanted[..., TASK.command] = action
     torch.testing.assert_close(after, wanted, atol=1e-5, rtol=1e-5)
     assert made.rollout(observation, action[None]).shape == (1, 1, 5, TASK.observation_size)
+
+
+class Station:
+    """Two arms that are planned for, their bags, and a learner on these."""
+
+    def __init__(self, root: Path) -> None:
+        self.cell, self.root, self.seed = cells.make("pushing", 2), root, 0
+        self.contract = load_contract("pushing")
+        self.slot = ModelSlot(self.contract)
+        self.planner = planners.make("lqr_flm", new_model("pushing", 0, hidden=(4,)), TASK, 0)
+        self.version = ""
+
+    def record(self, episodes: int) -> None:
+        """Work for some episodes with the current model, each a bag when it ends."""
+        seeds = range(self.seed, self.seed + episodes)
+        self.seed += episodes
+        actor = PlannedActor(self.planner, TASK, 2)
+        for record in roll_out(self.cell, actor, TASK, list(seeds), TASK.episode_steps):
+            index = int(record.episode.meta["seed"])
+            write_record(record, self.contract, self.root / "bags", index, "mujoco", self.version)
+
+    def learn(self) -> list[tuple[str, str]]:
+        events: list[tuple[str, str]] = []
+        config = LearnerConfig(
+            task="pushing",
+            planner="lqr_flm",
+            record_dir=str(self.root / "bags"),
+            registry=str(self.root / "registry"),
+            search=SearchSettings(components=8, divergence=0.3),
+        )
+        run_job(config, lambda kind, message, **_: events.append((kind, message)))
+        return events
+
+    def swap(self) -> None:
+        """Take the registry's model between two episodes, as a planner node does."""
+        registry = Registry(self.root / "registry", self.contract)
+        current = registry.current()
+        assert current is not None
+        self.planner.model, self.version = self.slot.load(registry.path(current))
+
+
+@pytest.fixture
+def station(tmp_path) -> Iterator[Station]:
+    (tmp_path / "bags").mkdir()
+    made = Station(tmp_path)
+    yield made
+    made.cell.close()
+    made.slot.close()
+
+
+def test_policies_are_learned_from_bags_between_episodes_gated_and_swapped(station) -> None:
+    station.record(10)
+    events = station.learn()
+    assert events[-1][0] == "promoted", events
+    station.swap()
+    assert isinstance(station.planner.model, LinearLatent)
+    first = station.planner.model.policy
+    # Episodes of the version before say nothing of this policy's dynamics.
+    assert station.learn()[-1][0] == "waiting"
+    station.record(10)
+    kinds = [kind for kind, _ in station.learn()]
+    assert "candidate" in kinds
+    assert {"promoted", "rejected"} & set(kinds)
+    registry = Registry(station.root / "registry", station.contract)
+    versions = registry.versions()
+    assert len(versions) == 2
+    assert registry.manifest(versions[1]).lineage.parent == versions[0]
+    assert registry.manifest(versions[1]).metrics["rollouts"] <= 10
+    again = registry.load(versions[1]).model
+    assert isinstance(again, LinearLatent)
+    assert not np.array_equal(again.policy.offset, first.offset)
+
+
+def test_episodes_of_other_versions_or_without_their_beginning_are_not_learned_from(
+    station,
+) -> None:
+    rows = np.zeros((TASK.episode_steps + 1, TASK.observation_size), dtype=np.float32)
+    actions = np.zeros((TASK.episode_steps, TASK.action_size), dtype=np.float32)
+
+    def episode(**meta: Any) -> Episode:
+        return Episode(rows, actions, {"model_version": "v0002", "first_step": 0} | meta)
+
+    given = [episode(), episode(model_version="v0001"), episode(first_step=3)]
+    assert on_policy(given, "v0002") == given[:1]
+    with pytest.raises(TooFewRollouts, match="0 episodes of 4 steps by v0007"):
+        next_model(TASK, model(), "v0007", given, SearchSettings(), 0)
 
 
 def pendulum(policy: LinearPolicy, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

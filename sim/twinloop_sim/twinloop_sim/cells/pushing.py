@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Franka's arm with a closed gripper behind a mug, to be pushed onto its coaster.
+"""Franka's arm with its gripper half open behind a mug, to be pushed onto its coaster.
 
 World frame: the arm's base; z up, metres.
 """
@@ -21,7 +21,8 @@ RADIUS_M = 0.040
 _HEIGHT_M = 0.070
 _MASS_KG = 0.30
 _TOOL_HEIGHT_M = 0.050  # the fingers push, and the hand passes over the mug
-_BEHIND_M = RADIUS_M + 0.016  # from the mug's axis to the tool's
+_OPENING_M = 0.025  # of each finger: the mug leans on both
+_BEHIND_M = 0.048  # from the mug's axis to the tool's; they touch at 0.042
 _MUG_M = np.array([0.42, 0.0])
 _COASTER_M = np.array([0.56, 0.06])
 _MUG_SPREAD_M = 0.003
@@ -48,7 +49,7 @@ class PushingScene(Scene):
         super().__init__()
 
     def build(self) -> mujoco.MjModel:
-        spec = arm_spec(self.substeps, 0.0)
+        spec = arm_spec(self.substeps, _OPENING_M)
         contact = {"contype": 1, "conaffinity": 1, "condim": 4, "friction": (0.3, 0.005, 0.0001)}
         mug = spec.worldbody.add_body(name="mug", pos=[*_MUG_M, _HEIGHT_M / 2])
         mug.add_freejoint(name="mug")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of mug pushing: Franka's arm with a closed gripper, a mug, and its coaster."""
+"""The contract of mug pushing: Franka's arm with a half-open gripper, a mug, and its coaster."""
 
 from __future__ import annotations
 

@@ -117,11 +117,12 @@ def score(
         )
     data = windows(long_enough, HORIZON)
     observations, actions = data.batch(torch.arange(0, count, math.ceil(count / config.limit)))
-    where = contract.slices[CHANNEL]
+    where = contract.slices[_channel(contract)]
     one, seven = _errors(model, observations, actions, where)
-    band = _band(observations[:, 0, where])
+    has_bands = _channel(contract) == CHANNEL
+    band = _band(observations[:, 0, where]) if has_bands else torch.zeros(len(observations))
     bands = []
-    for index in range(180 // BAND_DEG):
+    for index in range(180 // BAND_DEG if has_bands else 0):
         inside = band == index
         bands.append(
             BandScore(
@@ -242,6 +243,20 @@ def _errors(
             miss = (guess - observations[:, step + 1])[:, where].unflatten(-1, (-1, 3))
             after.append(torch.linalg.vector_norm(miss, dim=-1).mean(-1) * 1e3)
     return after[0], after[1]
+
+
+def _channel(contract: Contract) -> str:
+    """Return the channel by which models are judged: where what is moved is, m.
+
+    Raises:
+        ValueError: the contract has none.
+    """
+    if CHANNEL in contract.slices:
+        return CHANNEL
+    for channel in contract.observation:
+        if channel.name.endswith("_position") and channel.unit == "m":
+            return channel.name
+    raise ValueError(f"contract {contract.name} has no channel of positions to judge a model by")
 
 
 def _band(positions: Tensor) -> Tensor:

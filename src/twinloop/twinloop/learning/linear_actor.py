@@ -73,6 +73,15 @@ def rollouts_of(episodes: Sequence[Episode], encoding: Encoding) -> tuple[Array,
     return encoding.encode(observations), actions.astype(np.float64)
 
 
+def begun(episode: Episode, steps: int) -> Episode:
+    """Return an episode's first steps."""
+    if len(episode) == steps:
+        return episode
+    return Episode(
+        np.asarray(episode.observations[: steps + 1]), episode.actions[:steps], episode.meta
+    )
+
+
 def cost_of(task: Task, encoding: Encoding) -> Cost:
     """Return a task's cost of states: of the observation that they stand for, with its goal at
     zero."""

@@ -22,18 +22,24 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from twinloop import contract as contracts
+from twinloop import tasks
 from twinloop.bags.episodes import episodes as read_bag
 from twinloop.bags.errors import BagError
 from twinloop.contract import Contract
 from twinloop.learning.episode import Episode
 from twinloop.learning.fit import FitConfig, FitDiverged, fit
-from twinloop.learning.gate import HORIZON, GateConfig, NotEnoughHeldOut, judge
+from twinloop.learning.gate import HORIZON, Decision, GateConfig, NotEnoughHeldOut, judge
 from twinloop.learning.journal import MOST_ATTEMPTS, Entry, Journal, modified_ns
+from twinloop.learning.linear_gate import judge_policy
+from twinloop.learning.linear_learner import PLANNER as SEARCHER
+from twinloop.learning.linear_learner import TooFewRollouts, next_model, on_policy
 from twinloop.learning.model_file import Candidate, Lineage, LoadedModel, Manifest
+from twinloop.learning.policy_search import SearchSettings
 from twinloop.learning.registry import Registry, RegistryError
 from twinloop.learning.replay import split
 from twinloop.models import Ensemble, ModelInvalid
 from twinloop.models.ensemble import EnsembleConfig
+from twinloop.models.linear_latent import LinearLatent
 
 Report = Callable[..., None]  # report(kind, message, **values)
 
@@ -44,6 +50,7 @@ class LearnerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
+    planner: str = "mppi"  # what plans; lqr_flm has candidates of its own kind
     record_dir: str
     registry: str
     replay_dirs: tuple[str, ...] = ()  # folders of bags that are mixed into the training data
@@ -60,6 +67,7 @@ class LearnerConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     priority: Literal["idle", "low", "normal"] = "idle"
     gate: GateConfig = GateConfig()
+    search: SearchSettings = SearchSettings()  # of lqr_flm
 
     @property
     def journal_folder(self) -> Path:
@@ -137,7 +145,17 @@ class _Job:
                 f"expected at least 1 and {self._config.gate.total_windows}",
             )
             return
-        candidate = self._train(training, held_out)
+        if self._searches:
+            held_out = on_policy(held_out, self._version_of_policy())
+            if _windows(held_out) < self._config.gate.total_windows:
+                self._report("waiting", "the running policy has too few held-out episodes")
+                return
+        try:
+            train = self._search if self._searches else self._train
+            candidate = train(training, held_out)
+        except TooFewRollouts as error:
+            self._report("waiting", str(error))
+            return
         if candidate is not None:
             version = self._registry.add(candidate)
             self._report("candidate", f"{version} is trained", version=version)
@@ -236,19 +254,7 @@ class _Job:
         except (FitDiverged, ValueError) as error:
             self._report("diverged", str(error))
             return None
-        parent = running.manifest.lineage if running else Lineage()
-        fresh = [e for e in self._journal.side("training").values() if not e.was_used]
-        lineage = Lineage(
-            parent=running.version if running else None,
-            episodes=tuple(dict.fromkeys(str(e.meta.get("episode_id", "")) for e in training)),
-            held_out=tuple(dict.fromkeys(str(e.meta.get("episode_id", "")) for e in held_out)),
-            transitions=transitions,
-            total_episodes=len(fresh) + (parent.total_episodes or len(parent.episodes)),
-            total_transitions=sum(e.transitions for e in fresh)
-            + (parent.total_transitions or parent.transitions),
-            seed=seed,
-            command="online learner",
-        )
+        lineage = self._lineage(running, training, held_out, seed)
         losses = result.training_loss
         metrics = {
             "loss_first": losses[0] if losses else None,
@@ -262,16 +268,95 @@ class _Job:
         }
         return Candidate(model, self._contract, lineage, metrics)
 
+    def _search(self, training: list[Episode], held_out: list[Episode]) -> Candidate | None:
+        """Return LQR-FLM's next model, None where none could be found.
+
+        Raises:
+            TooFewRollouts: the running policy has made too few episodes yet.
+        """
+        running = self._running()
+        seed = self._config.seed + len(self._registry.versions())
+        started, cpu = time.monotonic(), time.process_time()
+        try:
+            found = next_model(
+                tasks.make(self._config.task),
+                running.model if running else None,
+                running.version if running else None,
+                training,
+                self._config.search,
+                seed,
+            )
+        except TooFewRollouts:
+            raise
+        except ValueError as error:
+            self._report("diverged", str(error))
+            return None
+        metrics: dict[str, float | None] = {
+            "rollouts": float(found.rollouts),
+            "cost": found.iteration.cost,
+            "predicted_cost": found.iteration.predicted,
+            "divergence": found.iteration.divergence,
+            "deviation": found.iteration.deviation,
+            "train_seconds": time.monotonic() - started,
+            "train_cpu_seconds": time.process_time() - cpu,
+        }
+        lineage = self._lineage(running, training, held_out, seed)
+        return Candidate(found.model, self._contract, lineage, metrics)
+
+    @property
+    def _searches(self) -> bool:
+        return self._config.planner == SEARCHER
+
+    def _version_of_policy(self) -> str | None:
+        """Return the running version where it has a policy."""
+        running = self._running()
+        has_policy = running is not None and isinstance(running.model, LinearLatent)
+        return running.version if running is not None and has_policy else None
+
+    def _lineage(
+        self,
+        running: LoadedModel | None,
+        training: list[Episode],
+        held_out: list[Episode],
+        seed: int,
+    ) -> Lineage:
+        parent = running.manifest.lineage if running else Lineage()
+        fresh = [e for e in self._journal.side("training").values() if not e.was_used]
+        return Lineage(
+            parent=running.version if running else None,
+            episodes=tuple(dict.fromkeys(str(e.meta.get("episode_id", "")) for e in training)),
+            held_out=tuple(dict.fromkeys(str(e.meta.get("episode_id", "")) for e in held_out)),
+            transitions=sum(map(len, training)),
+            total_episodes=len(fresh) + (parent.total_episodes or len(parent.episodes)),
+            total_transitions=sum(e.transitions for e in fresh)
+            + (parent.total_transitions or parent.transitions),
+            seed=seed,
+            command="online learner",
+        )
+
     def _gate(self, candidate: LoadedModel, held_out: list[Episode]) -> None:
         running = self._running()
-        decision = judge(
-            candidate.model,
-            running.model if running else None,
-            running.version if running else None,
-            held_out,
-            self._contract,
-            self._config.gate,
-        )
+        decision: Decision
+        if isinstance(candidate.model, LinearLatent):
+            former = running.model if running else None
+            decision = judge_policy(
+                candidate.model,
+                # A model of another kind has no policy: the candidate is the first of its kind.
+                former if isinstance(former, LinearLatent) else None,
+                running.version if running else None,
+                held_out,
+                self._contract,
+                self._config.gate,
+            )
+        else:
+            decision = judge(
+                candidate.model,
+                running.model if running else None,
+                running.version if running else None,
+                held_out,
+                self._contract,
+                self._config.gate,
+            )
         self._registry.decide(candidate.version, decision)
         self._report(
             decision.verdict, f"{candidate.version}: {decision.reason}", version=candidate.version

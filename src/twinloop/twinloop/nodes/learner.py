@@ -13,6 +13,7 @@ from typing import Any
 from std_srvs.srv import Trigger
 
 from twinloop import contract as contracts
+from twinloop import planners
 from twinloop.learning.model_file import Manifest
 from twinloop.learning.online import Event, OnlineLearner
 from twinloop.learning.online_job import LearnerConfig
@@ -36,6 +37,12 @@ class Learner(Node):
 
     parameters = (
         ParameterSpec("task", "baoding", "Task, and contract, whose model is learned"),
+        ParameterSpec(
+            "planner",
+            planners.DEFAULT,
+            "What plans; lqr_flm learns policies, the others dynamics",
+            choices=tuple(planners.available()),
+        ),
         ParameterSpec("record_dir", "runs/baoding/bags", "Folder in which bags appear"),
         ParameterSpec("registry", "runs/baoding/registry", "Folder of the models"),
         ParameterSpec(
@@ -79,6 +86,7 @@ class Learner(Node):
     def configure(self) -> None:
         names = (
             "task",
+            "planner",
             "episodes_per_candidate",
             "train_seconds",
             "train_updates",

@@ -25,9 +25,10 @@ class SamplingConfig(BaseModel):
 
 
 C = TypeVar("C", bound=SamplingConfig)
+M = TypeVar("M", bound=BaseModel)
 
 
-def load(kind: type[C], name: str, task: str = "", **changes: Any) -> C:
+def load(kind: type[M], name: str, task: str = "", **changes: Any) -> M:
     """Read config/planner/NAME.yaml; on top come the section `planner: {NAME: ...}` of
     config/task/TASK.yaml, where there is one, and `changes`.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Push a mug onto its coaster with a closed gripper, after SOLAR (arXiv 1808.09105)."""
+"""Push a mug onto its coaster with a half-open gripper, after SOLAR (arXiv 1808.09105)."""
 
 from __future__ import annotations
 
