@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from twinloop.cli.launch import find_launch_file
 from twinloop.drivers.choice import TWINS, node_for, simulators
 from twinloop.drivers.hardware import HardwareRefused, driver_names, robot_named
 from twinloop.launching import LaunchError, ProcessSpec, load_launch_file, read_arguments
+from twinloop.launching.description import ParameterSet
+from twinloop.nodes.base import Node
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "hardware" / "example.yaml"
 ROBOTS = next(
@@ -39,6 +42,21 @@ def test_a_real_robot_is_driven_as_its_hardware_file_says(robot: str) -> None:
     assert f"'robot': '{robot}'" in text
     assert "'require_emergency_stop': True" in text
     assert f"__ns:=/{robot}" in text
+
+
+def test_each_driver_takes_the_parameters_that_it_is_launched_with() -> None:
+    (process,) = launched(robot="leap", hardware="real", hardware_file=str(EXAMPLE))
+    (given,) = [word for word in process.command if isinstance(word, ParameterSet)]
+    for robot in ROBOTS:
+        name = node_for(robot, "real", str(EXAMPLE)).removesuffix("_node")
+        module = importlib.import_module(f"twinloop.nodes.{name}")
+        (node,) = [
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and each.__module__ == module.__name__
+            if issubclass(each, Node)
+        ]
+        assert set(given.values) <= {"autostart", *(spec.name for spec in node.parameters)}
 
 
 def test_a_driver_with_a_node_of_its_own_is_run_by_it() -> None:
