@@ -15,6 +15,7 @@ NODES = (
     "web",
     "joint_driver",
     "dynamixel",
+    "franka",
     "shadow_hand",
     "joystick",
 )

@@ -33,6 +33,8 @@ from twinloop_interfaces.msg import GuardStatus
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 from dynamixel import Servos as SERVOS
 
+__all__ = ["PERIOD_S", "SERVOS", "DriverStation"]
+
 PERIOD_S = 0.1
 
 
@@ -42,6 +44,7 @@ class DriverStation:
     Attributes:
         module: the node's; a subclass has another.
         robot: that it drives.
+        prefix: of its topics and services.
 
     Args:
         servos: at the other end of its wire; in a `domain` that they may name.
@@ -51,6 +54,7 @@ class DriverStation:
 
     module = "twinloop.nodes.dynamixel"
     robot = LEAP
+    prefix = ""
 
     def __init__(self, servos: Any, folder: Path, **parameters: Any) -> None:
         self.servos = servos
@@ -68,10 +72,11 @@ class DriverStation:
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node("station", namespace="/lab", context=self._context)
         self._listen()
-        self._command = self.node.create_publisher(JointTrajectory, "command", qos.COMMAND)
+        self._command = self._make_source()
         self._stop = self.node.create_publisher(Bool, "emergency_stop", qos.HEARTBEAT)
         self._clients = {
-            name: self.node.create_client(Trigger, name) for name in ("rearm", "recover", "stop")
+            name: self.node.create_client(Trigger, f"{self.prefix}{name}")
+            for name in ("rearm", "recover", "stop")
         }
         self.node.create_timer(0.05, self._tell_stop)
         self.node.create_timer(0.005, self._drive_on)
@@ -161,8 +166,11 @@ class DriverStation:
         self._driver = None
         gone_s = time.monotonic()
         self.node.destroy_publisher(self._command)
-        self._command = self.node.create_publisher(JointTrajectory, "command", qos.COMMAND)
+        self._command = self._make_source()
         return gone_s
+
+    def _make_source(self) -> Any:
+        return self.node.create_publisher(JointTrajectory, f"{self.prefix}command", qos.COMMAND)
 
     def refused(self, targets: np.ndarray) -> str:
         """Send a command that is refused; returns the reason given."""
@@ -200,17 +208,18 @@ class DriverStation:
         subscribe = self.node.create_subscription
         subscribe(
             JointState,
-            "joint_states",
+            f"{self.prefix}joint_states",
             keep(self.joints, lambda m: (list(m.name), np.array(m.position))),
             DEEP,
         )
         subscribe(
             JointTrajectory,
-            "applied_command",
+            f"{self.prefix}applied_command",
             keep(self.applied, lambda m: (m.header.frame_id, np.array(m.points[0].positions))),
             qos.EVENT,
         )
-        subscribe(GuardStatus, "guard_status", keep(self.guards, lambda m: (m,)), qos.latched())
+        status = f"{self.prefix}guard_status"
+        subscribe(GuardStatus, status, keep(self.guards, lambda m: (m,)), qos.latched())
         subscribe(DiagnosticArray, "/diagnostics", self._take_diagnostics, qos.DIAGNOSTICS)
 
     def _take_diagnostics(self, array: DiagnosticArray) -> None:

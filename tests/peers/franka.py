@@ -55,8 +55,8 @@ class Controller:
         assert json.loads(self._line()) == "up"
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """What a hardware file would say of it."""
-        return {"driver": "franka", "address": self.address} | changes
+        """What a hardware file would say of it, patient enough for a busy machine."""
+        return {"driver": "franka", "address": self.address, "watchdog_s": 5.0} | changes
 
     def do(self, order: str, **arguments: Any) -> Any:
         """Have the controller do something; see the methods `on_…` of its own."""

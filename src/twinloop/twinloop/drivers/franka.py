@@ -8,6 +8,7 @@ saw from there. The process answers the arm's controller a thousand times a seco
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -68,6 +69,7 @@ class FrankaSettings(DriverSettings):
         load: beside the gripper.
         realtime_kernel: refuse to run on a kernel without PREEMPT_RT.
         priority: of the process among those of real time; 0 for none.
+        watchdog_s: without a word of the driver for longer, the arm is brought to rest.
     """
 
     driver: Literal["franka"]
@@ -84,6 +86,7 @@ class FrankaSettings(DriverSettings):
     load: LoadSettings = LoadSettings()
     realtime_kernel: bool = False
     priority: int = Field(80, ge=0, le=99)
+    watchdog_s: float = Field(0.1, ge=0.03, le=10.0)
 
 
 class FrankaDriver(JointDriver):
@@ -93,6 +96,8 @@ class FrankaDriver(JointDriver):
 
     Attributes:
         motion: of the newest trajectory.
+        address: of the arm's controller.
+        is_given_up: whether a `connect` that waits shall not do so any longer.
     """
 
     def __init__(self, robot: Robot, settings: FrankaSettings) -> None:
@@ -100,6 +105,8 @@ class FrankaDriver(JointDriver):
         self.robot = bounded(robot)
         self.period_s = 0.01
         self.motion = Status()
+        self.is_given_up = False
+        self.address = settings.address
         self._settings = settings
         self._partner: Partner | None = None
         self._events: dict[str, str] = {}
@@ -118,7 +125,7 @@ class FrankaDriver(JointDriver):
             except DeviceLost as error:
                 text = self._events.get("missing", str(error))
                 raise DeviceMissing(f"{self.name} is not there: {text}") from error
-            if time.monotonic() > end_s:
+            if time.monotonic() > end_s or self.is_given_up:
                 raise DeviceMissing(f"{self.name} has not answered within {_START_S:g} s")
             time.sleep(0.002)
 
@@ -230,6 +237,8 @@ class FrankaDriver(JointDriver):
         try:
             partner.listen()
         except DeviceLost as error:
+            if not self.motion.is_over:
+                self.motion = replace(self.motion, state=Following.STOPPED, detail=str(error))
             raise DeviceLost(f"{self.name} is gone: {self._events.get('lost', error)}") from error
 
     def _take_event(self, word: dict[str, Any]) -> None:

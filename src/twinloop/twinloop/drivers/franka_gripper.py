@@ -35,6 +35,14 @@ class FrankaGripper:
     A command that is under way cannot be broken off: libfranka waits for it. One that is given up
     or replaced counts as over at once, and the fingers end their way, within a second.
 
+    Attributes:
+        status: of the newest command.
+        width_m: between the fingers; NaN before it was told.
+        temperature_c: of the gripper, °C; likewise.
+        is_grasped: whether it says that it holds something.
+        fault: why it does not answer; empty where it does.
+        forbidden: why it takes no command, where somebody forbids it.
+
     Args:
         address: of the arm's controller.
         settings: of the gripper.
@@ -53,6 +61,7 @@ class FrankaGripper:
         self.temperature_c = math.nan
         self.is_grasped = False
         self.fault = "not asked yet"
+        self.forbidden = ""
         self.target = GripperTarget(0.0, settings.max_effort_n)
         self._address = address
         self._steady_now = steady_now
@@ -132,8 +141,8 @@ class FrankaGripper:
         self._end(Grip.STOPPED, self.fault)
 
     def _begin(self, what: str, **more: Any) -> int:
-        if self._partner is None or not self.is_there:
-            raise GripperRefused(f"gripper at {self._address}: {self.fault}")
+        if self._partner is None or not self.is_there or self.forbidden:
+            raise GripperRefused(f"gripper at {self._address}: {self.fault or self.forbidden}")
         self._end(Grip.PREEMPTED, "a newer command took over")
         number = self.status.number + 1
         self.status = GripperStatus(Grip.MOVING, number, self.width_m)

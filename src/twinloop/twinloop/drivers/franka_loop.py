@@ -8,6 +8,7 @@ others meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from twinloop.drivers.franka_arm.follower import Mode
 from twinloop.drivers.franka_arm.slowing import slowed
 from twinloop.drivers.loop import DriverLoop
 from twinloop.motion.admission import admitted
-from twinloop.motion.semantics import Limits, arm_limits
+from twinloop.motion.semantics import arm_limits
 from twinloop.motion.trajectory import Trajectory
 from twinloop.motion.trajectory_controller import (
     ControllerSettings,
@@ -40,9 +41,8 @@ _REST = 1e-3  # rad/s
 class FrankaLoop(DriverLoop):
     """Runs a Franka arm behind a command guard, as `DriverLoop` runs other joints.
 
-    It is a controller of trajectories too, to be used as
-    `twinloop.motion.trajectory_controller.TrajectoryController` is, but for `step`, which the arm's
-    own process does.
+    Attributes:
+        trajectories: its arm as a controller of trajectories.
 
     Args: see `DriverLoop`.
     """
@@ -58,37 +58,23 @@ class FrankaLoop(DriverLoop):
         **more: Any,
     ) -> None:
         super().__init__(driver, guard_settings, ros_now, *arguments, **more)
-        self.limits: Limits = arm_limits()
+        self.trajectories = ArmTrajectories(self)
         self.slowed_by = 1.0
         self._is_starting = False
-        self._tolerances = ControllerSettings().tolerances(len(driver.robot.joint_names))
+        self._settled = (
+            0  # number of the trajectory after which the guard stands where the arm does
+        )
+        self._names = list(driver.robot.joint_names)
 
-    # What a controller of trajectories offers.
+    def connect(self) -> None:
+        self.driver.is_given_up = self._ending.is_set()
+        super().connect()
 
-    @property
-    def joint_names(self) -> tuple[str, ...]:
-        return self.driver.robot.joint_names
+    def halt(self, reason: str = "the driver was deactivated", patience_s: float = 3.0) -> None:
+        self.driver.is_given_up = True
+        super().halt(reason, patience_s)
 
-    @property
-    def default_tolerances(self) -> Tolerances:
-        return self._tolerances
-
-    @property
-    def motion(self) -> Status:
-        """What became of the newest trajectory."""
-        return self.driver.motion
-
-    @property
-    def setpoint(self) -> Setpoint:
-        """What the arm was told last.
-
-        Raises:
-            DeviceLost: nothing, there is none.
-        """
-        position, velocity = self.driver.told()
-        return Setpoint(position, velocity, np.zeros_like(velocity))
-
-    def follow(self, trajectory: Trajectory, tolerances: Tolerances | None = None) -> int:
+    def follow(self, trajectory: Trajectory, tolerances: Tolerances) -> int:
         """Take a trajectory on; returns its number.
 
         One that is too fast for the arm near the ends of its travel, where the arm's own limits
@@ -96,12 +82,12 @@ class FrankaLoop(DriverLoop):
 
         Args:
             trajectory: its joints in any order.
-            tolerances: default: a controller's own.
+            tolerances: on its way and at its end.
 
         Raises:
             TrajectoryRefused: it cannot be followed; says why. What was followed goes on.
         """
-        trajectory = admitted(trajectory, self.joint_names, self.limits)
+        trajectory = admitted(trajectory, self.driver.robot.joint_names, arm_limits())
         trajectory, factor = slowed(trajectory, self.driver.robot)
         if self._state != "running":
             raise TrajectoryRefused(f"the arm is not ready: {self._text}")
@@ -111,24 +97,22 @@ class FrankaLoop(DriverLoop):
             refusal = self._claim(position)
             if refusal:
                 raise TrajectoryRefused(refusal)
-            number = self.driver.follow(trajectory, tolerances or self._tolerances)
+            number = self.driver.follow(trajectory, tolerances)
         except DeviceLost as error:
             raise TrajectoryRefused(str(error)) from error
         except TrajectoryRefused:
-            if self.driver.motion.is_over:
-                self._let_go()
+            if self.driver.motion.is_over and self._has_it():
+                self._let_go(position)
             raise
         finally:
             self._is_starting = False
         self.slowed_by = factor
         return number
 
-    def give_up(self, why: str) -> None:
-        """Cancel the trajectory; the next millisecond already brakes."""
-        try:
-            self.driver.cancel(why)
-        except DeviceLost:
-            return
+    def lose_source(self) -> None:
+        """The middleware lost a source of the topic's; a trajectory is none of them."""
+        if not self._has_it():
+            super().lose_source()
 
     # The loop's cycle.
 
@@ -149,13 +133,16 @@ class FrankaLoop(DriverLoop):
         status = self.driver.motion
         position, velocity = self.driver.told()
         if status.state is Following.ACTIVE:
-            refusal = self._claim(position)
-            if refusal:
+            guard = self.guard
+            assert guard is not None
+            refusal = self._claim(position) if self._has_it() else guard.reason
+            if refusal and not self._is_starting:
                 self.driver.cancel(refusal)
-        elif self._has_it():
-            if np.abs(velocity).max() < _REST and not self._is_starting:
+        elif self._settled != status.number and not self._is_starting:
+            if np.abs(velocity).max() < _REST:
+                self._settled = status.number
                 self._let_go(position)
-            else:
+            elif self._has_it():
                 self._claim(position)
 
     def _claim(self, position: ArrayLike) -> str:
@@ -163,7 +150,7 @@ class FrankaLoop(DriverLoop):
         guard = self.guard
         if guard is None:
             return self._text
-        verdict = self.submit(list(self.joint_names), position, self._ros_now(), SOURCE)
+        verdict = self.submit(self._names, position, self._ros_now(), SOURCE)
         if verdict is None or verdict.refusal is None or verdict.refusal is Refusal.REPEATED:
             return ""
         return verdict.detail
@@ -172,11 +159,53 @@ class FrankaLoop(DriverLoop):
         guard = self.guard
         return guard is not None and guard.state is GuardState.ACTIVE and guard.source == SOURCE
 
-    def _let_go(self, position: Array | None = None) -> None:
+    def _let_go(self, position: Array) -> None:
         """Have the guard stand where the arm does, free for whoever commands next."""
         with self.lock:
-            if self._has_it():
-                assert self.guard is not None
-                if position is None:
-                    position = self.driver.told()[0]
-                self.guard.restart(position, self._ros_now(), "the trajectory is over")
+            guard = self.guard
+            if guard is not None and guard.state in (GuardState.HOLDING, GuardState.ACTIVE):
+                guard.restart(position, self._ros_now(), "the trajectory is over")
+
+
+class ArmTrajectories:
+    """A Franka arm as a controller of trajectories, for whoever serves its action.
+
+    It is used as `twinloop.motion.trajectory_controller.TrajectoryController` is, but for `step`,
+    which the arm's own process does.
+
+    Args:
+        loop: of the arm.
+    """
+
+    def __init__(self, loop: FrankaLoop) -> None:
+        self._loop = loop
+        self.joint_names = loop.driver.robot.joint_names
+        self.default_tolerances = ControllerSettings().tolerances(len(self.joint_names))
+
+    @property
+    def status(self) -> Status:
+        """What became of the newest trajectory."""
+        return self._loop.driver.motion
+
+    @property
+    def setpoint(self) -> Setpoint:
+        """What the arm was told last; nothing is known where it is not there."""
+        try:
+            position, velocity = self._loop.driver.told()
+        except DeviceLost:
+            position = velocity = np.full(len(self.joint_names), np.nan)
+        return Setpoint(position, velocity, np.zeros_like(velocity))
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether what the arm is told moves, be it to brake."""
+        return bool(np.abs(self.setpoint.velocity).max() >= _REST)
+
+    def start(self, trajectory: Trajectory, tolerances: Tolerances | None = None) -> int:
+        """See `FrankaLoop.follow`."""
+        return self._loop.follow(trajectory, tolerances or self.default_tolerances)
+
+    def cancel(self, why: str = "cancelled") -> None:
+        """Give the trajectory up; the next millisecond already brakes."""
+        with contextlib.suppress(DeviceLost):
+            self._loop.driver.cancel(why)

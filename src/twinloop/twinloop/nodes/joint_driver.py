@@ -50,7 +50,7 @@ class JointDriverNode(Node):
     active again when it is back, or when it is asked to be.
     """
 
-    parameters = (
+    parameters: tuple[ParameterSpec, ...] = (
         HARDWARE,
         ParameterSpec("robot", "", "Which robot of the file to drive; empty: the only one"),
         ParameterSpec("command_period_s", _GUARD.period_s, "Between two commands [s]", 0.002, 1.0),

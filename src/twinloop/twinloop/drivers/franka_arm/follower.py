@@ -23,8 +23,8 @@ from twinloop.robots.base import Robot
 Array = NDArray[np.float64]
 
 _TAPS = 10  # milliseconds between two targets, of a driver at 100 Hz
-_GRACE_S = 0.1  # for a driver to say that it leaves the arm to a trajectory
-_BLEED = 0.05  # rad/s at which a difference from the targets is taken back, while these move
+_GRACE_S = 1.0  # for a driver to say that it leaves the arm to a trajectory
+_BLEED = 0.2  # rad/s at which a difference from the targets is taken back, while these move
 
 
 class Mode(IntEnum):

@@ -34,8 +34,8 @@ from twinloop.robots.base import Robot
 
 Array = NDArray[np.float64]
 
-_SILENT_S = 0.08  # without a word of the driver the arm is brought to rest
-_FADE = 0.002  # of the mean period
+_ECHO_RAD = 5e-7  # the arm tells back in single precision what it was told
+_FADE = 0.01  # of the mean period
 _LOOK_S = 2.0  # the longest cycle is told of this long
 _MLOCK_ALL = 3  # MCL_CURRENT | MCL_FUTURE
 
@@ -57,11 +57,19 @@ class Arm:
         joints: names and limits.
         memory: shared with the driver.
         words: to and from the driver.
+        watchdog_s: without a word of the driver for longer, the arm is brought to rest.
     """
 
     def __init__(
-        self, robot: Any, library: Any, joints: Robot, memory: Memory, words: Words
+        self,
+        robot: Any,
+        library: Any,
+        joints: Robot,
+        memory: Memory,
+        words: Words,
+        watchdog_s: float,
     ) -> None:
+        self._watchdog_s = watchdog_s
         self._robot = robot
         self._library = library
         self._joints = joints
@@ -107,17 +115,17 @@ class Arm:
     def _answer(self) -> None:
         state, passed = self._control.readOnce()
         passed_s = max(passed.to_sec(), STEP_S)
-        follower = self._follower
-        if passed_s > 1.5 * STEP_S:
-            # It went on by itself meanwhile, as it thought best.
-            self._record["missed"] += round(passed_s / STEP_S) - 1
-            follower.rebase(np.array(state.q_d), np.array(state.dq_d), np.array(state.ddq_d))
+        follower, wanted = self._follower, np.array(state.q_d)
+        if np.abs(wanted - follower.limiter.position).max() > _ECHO_RAD:
+            # An answer was missing or late: it was dropped, and the arm went on by itself.
+            self._record["missed"] += max(1, round(passed_s / STEP_S) - 1)
+            follower.rebase(wanted, np.array(state.dq_d), np.array(state.ddq_d))
         self._note(state, passed_s)
         target, _ = self._memory.target.read()
         mode, why = Mode(int(target["mode"])), "the guard does not let the arm move"
         if self._ends:
             mode, why = Mode.BRAKE, "the arm is let go"
-        elif self._came_s - float(target["steady_s"]) > _SILENT_S:
+        elif self._came_s - float(target["steady_s"]) > self._watchdog_s:
             mode, why = Mode.BRAKE, "its driver is silent"
         q, qd = self._record["q"], self._record["dq"]
         position = follower.step(mode, target["position"], passed_s, q, qd, why)
@@ -344,7 +352,8 @@ def _run(memory: Memory, words: Words) -> None:
             settings["address"], config.kEnforce if settings["realtime_kernel"] else config.kIgnore
         )
         _prepare(robot, settings)
-        arm = Arm(robot, library, bounded(_robot(settings["robot"])), memory, words)
+        joints = bounded(_robot(settings["robot"]))
+        arm = Arm(robot, library, joints, memory, words, settings["watchdog_s"])
         arm.cycle()
     except RuntimeError as error:
         words.say({"event": "missing", "text": plain(str(error))})
