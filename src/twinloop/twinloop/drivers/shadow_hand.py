@@ -20,6 +20,8 @@ from twinloop.drivers.faults import DeviceMissing, JointFault, SampleLost
 from twinloop.robots.base import Robot
 from twinloop.robots.shadow_hand import COUPLED, WRIST
 
+# Patience with lost samples, s: one is lost only when it is three periods old.
+SILENT_S = 0.03
 _POLL_S = 0.005
 _STILL_RAD = 1e-4  # a smaller change is no new goal
 

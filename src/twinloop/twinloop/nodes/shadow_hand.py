@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twinloop.drivers.base import DriverSettings
 from twinloop.drivers.hardware import robot_named
-from twinloop.drivers.shadow_hand import ShadowHandSettings, controllers_of
+from twinloop.drivers.shadow_hand import SILENT_S, ShadowHandSettings, controllers_of
 from twinloop.nodes.base import run
 from twinloop.nodes.controller_link import RosControllerLink
 from twinloop.nodes.joint_driver import JointDriverNode
@@ -16,6 +17,11 @@ from twinloop.nodes.parameters import ParameterRefused
 
 class ShadowHandNode(JointDriverNode):
     """Drives a hand that speaks ROS, and nothing else that a hardware file may name."""
+
+    parameters = tuple(
+        replace(spec, default=SILENT_S) if spec.name == "silent_s" else spec
+        for spec in JointDriverNode.parameters
+    )
 
     def __init__(self) -> None:
         super().__init__("shadow_hand")
