@@ -9,6 +9,7 @@ is 1 where a row failed, or where no test tried it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -33,7 +34,12 @@ def inject(folder: Path, repetitions: int, rows: list[int]) -> tuple[list[Figure
     command += ["-o", "timeout=1800"]
     with open(folder / "pytest.log", "w") as log:
         running = subprocess.Popen(
-            command, cwd=harness.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=harness.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         assert running.stdout is not None
         for line in running.stdout:

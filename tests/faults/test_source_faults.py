@@ -83,7 +83,7 @@ def test_row_25_a_clock_step_of_an_hour_stops_nothing(
         station.spin_until(lambda before=before_ns: abs(station.now_ns - before) > 10**12)
         station.spin(lag_s)
         station.clock_lag_ns = 0
-        station.spin(0.7)
+        station.spin(0.4)
         offset_s = next_s
     stops = sum(s.state != GuardStatus.ACTIVE for s in station.record.statuses[seen:])
     lost = station.record.statuses[-1].refused - refused
