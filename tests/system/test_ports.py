@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the running demo listens on: nothing that another machine could reach."""
+"""What the running demo listens on, nothing that another machine could reach; and what it says."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import pytest
+import rclpy
+from rclpy.action import (
+    get_action_client_names_and_types_by_node,
+    get_action_server_names_and_types_by_node,
+)
+from sros2_policy import Permissions, read_policy
 from twinloop.dds import leave_domain, take_domain
 
 COMMAND = [sys.executable, "-c", "from twinloop.cli.main import main; main()", "demo"]
 PATIENCE_S = 200.0
 # Participants of the demo, each with sockets: the nodes, and the display.
-LEAST_PROCESSES = 8
+LEAST_PROCESSES = LEAST_NODES = 8
 
 
 def open_ports(process: psutil.Process) -> dict[tuple[str, str, int], str]:
@@ -44,7 +52,7 @@ def reachable(ports: dict[tuple[str, str, int], str]) -> dict[tuple[str, str, in
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
     """What a newcomer's shell has: nothing that says where DDS is to be."""
     kept = {
@@ -57,27 +65,87 @@ def environment() -> Iterator[dict[str, str]]:
     leave_domain(domain)
 
 
-def test_the_demo_listens_on_loopback_alone(tmp_path: Path, environment: dict[str, str]) -> None:
-    words = ["--episodes", "1000", "--steps", "10", "--out", str(tmp_path / "run")]
+@dataclass
+class Demo:
+    """What was seen of a demo while it ran."""
+
+    ports: dict[tuple[str, str, int], str]
+    graph: dict[str, Permissions]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Demo:
+    out = tmp_path_factory.mktemp("demo") / "run"
+    words = ["--episodes", "1000", "--steps", "10", "--out", str(out)]
     running = subprocess.Popen(
         [*COMMAND, *words], env=environment, stdout=subprocess.PIPE, text=True
     )
     guard = threading.Timer(PATIENCE_S, running.kill)
     guard.start()
-    found: dict[tuple[str, str, int], str] = {}
+    seen = Demo({}, {})
     assert running.stdout is not None
     try:
         for line in running.stdout:
-            found |= open_ports(psutil.Process(running.pid))
+            seen.ports |= open_ports(psutil.Process(running.pid))
             if line.startswith("episode 1/1000, running"):
                 break
+        seen.graph = graph(int(environment["ROS_DOMAIN_ID"]))
     finally:
         running.send_signal(signal.SIGINT)
         running.communicate()
         guard.cancel()
-    print(f"\n{len(found)} sockets of {len(set(found.values()))} processes")
-    assert len(set(found.values())) >= LEAST_PROCESSES
-    assert reachable(found) == {}
+    return seen
+
+
+def graph(domain: int) -> dict[str, Permissions]:
+    """Return what each node of a domain says, hears and asks for, by its full name."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node("witness", context=context)
+    ways = {
+        "publish": node.get_publisher_names_and_types_by_node,
+        "subscribe": node.get_subscriber_names_and_types_by_node,
+        "reply": node.get_service_names_and_types_by_node,
+        "request": node.get_client_names_and_types_by_node,
+        "execute": partial(get_action_server_names_and_types_by_node, node),
+        "call": partial(get_action_client_names_and_types_by_node, node),
+    }
+    try:
+        end_s = time.monotonic() + PATIENCE_S
+        while len(node.get_node_names()) <= LEAST_NODES:
+            assert time.monotonic() < end_s, node.get_node_names()
+            time.sleep(0.1)
+        time.sleep(2.0)  # what is asked for last is told last
+        found = {}
+        for name, namespace in node.get_node_names_and_namespaces():
+            if name == "witness":
+                continue
+            names = {
+                way: {topic for topic, _ in ask(name, namespace) if "/_action/" not in topic}
+                for way, ask in ways.items()
+            }
+            found[f"{namespace.rstrip('/')}/{name}"] = Permissions(names)
+        return found
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_the_demo_listens_on_loopback_alone(demo: Demo) -> None:
+    print(f"\n{len(demo.ports)} sockets of {len(set(demo.ports.values()))} processes")
+    assert len(set(demo.ports.values())) >= LEAST_PROCESSES
+    assert reachable(demo.ports) == {}
+
+
+def test_the_security_policy_allows_what_the_demos_nodes_do(demo: Demo) -> None:
+    policy = read_policy()
+    for node, uses in demo.graph.items():
+        permissions = [each for (_, name), each in policy.items() if name == node]
+        assert permissions, f"config/sros2/policy.xml has no profile of {node}"
+        for way in uses.allowed:
+            # A page that may not steer is a viewer; the one with more is another enclave.
+            beyond = min((uses.of(way) - each.of(way) for each in permissions), key=len)
+            assert not beyond, f"{node} may not {way} {sorted(beyond)}: config/sros2/policy.xml"
 
 
 def test_a_reachable_port_is_seen(environment: dict[str, str]) -> None:

@@ -33,7 +33,9 @@ from twinloop.nodes import qos
 from twinloop.nodes.parameters import ParameterRefused, ParameterSpec
 
 HEARTBEAT_PERIOD_S = 0.2
-InvalidTransition: type[Exception] = rclpy_implementation.RCLError
+# Of the middleware, such as where it has no security and shall have; and of a transition that there
+# is not in the present state.
+RclError: type[Exception] = rclpy_implementation.RCLError
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -211,13 +213,13 @@ def run(make_node: Callable[[], Node]) -> None:
     """
     stay_on_this_machine()
     # The events executor of Jazzy does not return from spin() on a signal, hence the loop below.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ends: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: ends.append(received))
     try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda received, _frame: ends.append(received))
         node = make_node()
-    except (ParameterException, ParameterRefused, ValueError) as error:
+    except (ParameterException, ParameterRefused, RclError, ValueError) as error:
         print(f"cannot start: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         sys.exit(2)
@@ -231,7 +233,7 @@ def run(make_node: Callable[[], Node]) -> None:
         while not ends and node.exit_code is None:
             try:
                 executor.spin_once(timeout_sec=0.1)
-            except InvalidTransition as error:
+            except RclError as error:
                 # Asked to configure when configured, say: refused, and no reason to end.
                 node.get_logger().warning(f"lifecycle request refused: {error}")
     finally:
