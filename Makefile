@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
 	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration bench-lqr
 
-.PHONY: setup peers demo test faults lint results clean $(BENCHES)
+.PHONY: setup peers demo test faults fuzz lint results clean $(BENCHES)
 
 setup:
 	@test -n "$(PYTHON)" || { echo "set-up: Python 3.11 was not found; install it and call make again" >&2; exit 1; }
@@ -24,6 +24,10 @@ test: setup peers lint
 # Every row of the fault matrix, and its table; FULL=1 repeats more often and keeps the result.
 faults: setup peers
 	@.venv/bin/python benchmarks/faults.py $(if $(filter-out 0,$(FULL)),--full) $(ARGS)
+
+# Bad input to everything that reads: ten times what the tests try, others each time.
+fuzz: setup
+	@FUZZ=1 .venv/bin/python -m pytest tests/fuzz --timeout=3600 $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check .
