@@ -3,7 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHELL := /bin/bash
 
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
-	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration bench-lqr
+	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration bench-lqr \
+	bench-web bench-resets
 
 .PHONY: setup peers demo test faults fuzz lint results clean $(BENCHES)
 

@@ -49,6 +49,8 @@ class CellChecker:
         self.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_FILTERPARENT)
         self.data = mujoco.MjData(self.model)
         self._held = self.model.geom(held.name).id
+        every = (*HAND24.joint_names, *PANDA.joint_names, *FINGER_JOINTS)
+        self._every = [self.model.joint(name).qposadr[0] for name in every]
         self._arm = [self.model.joint(name).qposadr[0] for name in PANDA.joint_names]
 
     def tool(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,9 +66,7 @@ class CellChecker:
             self.data.qpos[self.model.joint(name).qposadr[0]] = value
         for name in FINGER_JOINTS:
             self.data.qpos[self.model.joint(name).qposadr[0]] = scene.finger_m
-        carries = scene.held_radius_m > 0.0
-        self.model.geom_contype[self._held] = _ARM if carries else 0
-        self.model.geom_conaffinity[self._held] = (_ARM | _REST) if carries else 0
+        self.carry(scene.held_radius_m > 0.0)
         times = self._every_millimetre(trajectory)
         found = [self._distance(q) for q in trajectory.at(times)]
         return {
@@ -75,6 +75,28 @@ class CellChecker:
             "clearance_mm": min(found) * 1e3,
             "limit_share": limit_share(trajectory),
         }
+
+    def carry(self, carries: bool) -> None:
+        """Count a ball between the fingers as part of the arm, or not."""
+        self.model.geom_contype[self._held] = _ARM if carries else 0
+        self.model.geom_conaffinity[self._held] = (_ARM | _REST) if carries else 0
+
+    def nearest(self, joints: np.ndarray) -> tuple[float, str]:
+        """Return the least distance of the arm, m, and the links, for joints [33].
+
+        Joints are those of the hand, the arm, rad, and the fingers, m. Where nothing is near it
+        returns `SEEN_M`.
+        """
+        self.data.qpos[self._every] = joints
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_collision(self.model, self.data)
+        count = self.data.ncon
+        if count == 0:
+            return SEEN_M, ""
+        contact = self.data.contact[int(np.argmin(self.data.contact.dist[:count]))]
+        links = [self.model.body(self.model.geom_bodyid[geom]).name for geom in contact.geom]
+        return float(contact.dist), " and ".join(sorted(links))
 
     def _distance(self, q: np.ndarray) -> float:
         """Least distance of all contacts; `SEEN_M` where there are none."""

@@ -29,9 +29,6 @@ class TrueTrayEyes:
         self._cell = cell
         self.stalls_until_s = 0.0
 
-    def expose(self) -> None:
-        """Nothing is drawn."""
-
     def look(self, after_s: float) -> TraySight | None:
         now_s = self._cell.tick_count * self._cell.tick_s
         if now_s <= max(after_s, self.stalls_until_s):
@@ -52,9 +49,6 @@ class TruePalmEyes:
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
-
-    def expose(self) -> None:
-        """Nothing is drawn."""
 
     def look(self, after_s: float) -> PalmSight | None:
         cell = self._cell
@@ -80,7 +74,7 @@ class ResetStation:
     def _devices(self) -> Devices:
         cell = self.cell
         palm, tray, hand = TruePalmEyes(cell), TrueTrayEyes(cell), CellHand(cell)
-        clock = CellClock(cell, palm, tray, hand)
+        clock = CellClock(cell, (), hand)
         arm, gripper = CellArm(cell), CellGripper(cell)
         return Devices(clock, arm, gripper, hand, tray, palm, NeverStopped())
 

@@ -161,6 +161,9 @@ def test_an_emergency_stop_with_a_ball_in_the_air_keeps_it_held(station) -> None
     station.wait(1.0)
     assert station.arm_speed < AT_REST
     assert holds_ball(station)
+    before = station.cell.state.ball_position[0]
+    station.wait(5.0)
+    np.testing.assert_allclose(station.cell.state.ball_position[0], before, atol=0.001)
     station.devices.safety.reason = ""
     assert station.run().success
 

@@ -27,7 +27,7 @@ from twinloop_sim.settings import MujocoSettings, SceneSettings
 Positive = Annotated[float, Field(gt=0.0)]
 Friction = tuple[Positive, Positive, Positive]
 _Seven = tuple[Positive, Positive, Positive, Positive, Positive, Positive, Positive]
-_FINGERS = ("panda_leftfinger", "panda_rightfinger")
+FINGERS = ("panda_leftfinger", "panda_rightfinger")
 
 
 class _Section(BaseModel):
@@ -117,7 +117,7 @@ def _set_contacts(geom: mujoco.MjsGeom, link: str, cell: ArmCellSettings) -> Non
         if link in surface.links:
             # Priority: what balls roll on says how, not the balls.
             geom.friction, geom.condim, geom.priority = surface.friction, dimensions, 1
-    if link in _FINGERS:
+    if link in FINGERS:
         geom.friction, geom.condim, geom.priority = cell.gripper.friction, 4, 1
         # Hard: as the ball is light, it would sink into pads of the usual softness, and creep.
         geom.solimp = [0.99, 0.999, 0.001, 0.5, 2.0]

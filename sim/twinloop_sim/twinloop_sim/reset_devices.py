@@ -14,7 +14,8 @@ Time passes in `clock.wait` alone: planning takes none of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +40,34 @@ _WANTED_S = 0.3  # cameras go on exposing so long after they were last looked at
 _TRAY_TICKS, _TRAY_LATE_TICKS = 10, 6  # between two exposures, and until one's balls are told
 
 
-class CellClock:
-    """Advances the cell: the hand goes to its goal, cameras expose while they are looked at."""
+class Exposing(Protocol):
+    """Eyes that are asked at each tick."""
 
-    def __init__(self, cell: Cell, palm: CellPalmEyes, tray: CellTrayEyes, hand: CellHand) -> None:
+    def expose(self) -> None:
+        """Take an exposure if one is due and wanted, and tell what has become ready."""
+
+
+class CellClock:
+    """Advances the cell: the hand goes to its goal, cameras expose while they are looked at.
+
+    Args:
+        cell: of one hand.
+        eyes: that see it.
+        hand: where the hand is to go.
+        each_tick: is called after each tick with what the hand's servos were told [24], rad.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        eyes: Sequence[Exposing],
+        hand: CellHand,
+        each_tick: Callable[[Array], None] = lambda _targets: None,
+    ) -> None:
         self.cell = cell
-        self._eyes = (palm, tray)
+        self._eyes = eyes
         self._hand = hand
+        self._each_tick = each_tick
 
     def now_s(self) -> float:
         return self.cell.tick_count * self.cell.tick_s
@@ -59,8 +81,10 @@ class CellClock:
         cell = self.cell
         for eyes in self._eyes:
             eyes.expose()
-        cell.tick(cell.ramp.step(self._hand.goal[None]))
+        targets = cell.ramp.step(self._hand.goal[None])
+        cell.tick(targets)
         cell.command = self._hand.goal[None].copy()
+        self._each_tick(targets[0])
 
     def to_control_step(self) -> None:
         """Let time pass until a control step is due, when episodes may begin."""
@@ -257,6 +281,7 @@ class CellReset:
         cell: to be reset.
         planner: of its arm.
         cameras: how cameras see, and what tracks.
+        each_tick: see `CellClock`.
 
     Attributes:
         devices: of the cell.
@@ -268,7 +293,11 @@ class CellReset:
     """
 
     def __init__(
-        self, cell: Cell, planner: ArmPlanner, cameras: CameraSettings | None = None
+        self,
+        cell: Cell,
+        planner: ArmPlanner,
+        cameras: CameraSettings | None = None,
+        each_tick: Callable[[Array], None] = lambda _targets: None,
     ) -> None:
         if cell.hands != 1 or not cell.arms:
             raise ValueError(
@@ -277,7 +306,7 @@ class CellReset:
             )
         self._palm, self._tray = CellPalmEyes(cell, cameras), CellTrayEyes(cell, cameras)
         self._hand = CellHand(cell)
-        self._clock = CellClock(cell, self._palm, self._tray, self._hand)
+        self._clock = CellClock(cell, (self._palm, self._tray), self._hand, each_tick)
         self.safety = NeverStopped()
         self.devices = Devices(
             self._clock,
