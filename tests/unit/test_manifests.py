@@ -24,6 +24,7 @@ PYTHON_PACKAGES = ("twinloop", "twinloop_sim")
 # Modules and their rosdep keys, looked up in rosdep's base.yaml and python.yaml for Ubuntu 24.04.
 ROSDEP_KEYS = {
     "OpenGL": "python3-opengl",
+    "PIL": "python3-pil",
     "cv2": "python3-opencv",
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
@@ -233,6 +234,7 @@ def test_lock_pins_what_is_asked_for_and_what_is_imported() -> None:
     used = set().union(*(set(imports(ast.parse(path.read_text()))) for path in paths))
     names = {
         "OpenGL": "pyopengl",
+        "PIL": "pillow",
         "cv2": "opencv-python-headless",
         "pinocchio": "pin",
         "pybullet_data": "pybullet",

@@ -22,6 +22,7 @@ from twinloop.reporting.plots import INK, save
 from twinloop.reporting.report import unit_of
 
 FRAMES = 8
+_CAMERA = "overview"
 _SIDE_IN = 1.45
 _SHOWN = 0.95  # share of the camera's height that is kept, about the middle
 
@@ -63,7 +64,7 @@ def draw_strip(episodes: Sequence[EpisodeFigures], contract: Contract, path: Pat
     )
     for column, (row, image) in enumerate(zip(rows, images, strict=True)):
         axes = figure.add_subplot(1, len(rows), column + 1)
-        axes.imshow(_middle(image), interpolation="lanczos")
+        axes.imshow(middle(image), interpolation="lanczos")
         axes.set_axis_off()
         known = min(int(row), len(chosen.times_s) - 1)
         caption = f"{chosen.times_s[known]:.1f} s   {round(chosen.rotations_deg[known])}°"
@@ -71,8 +72,13 @@ def draw_strip(episodes: Sequence[EpisodeFigures], contract: Contract, path: Pat
     return save(figure, path)
 
 
-def render(observations: NDArray[np.float32], contract: Contract) -> list[NDArray[np.uint8]]:
+def render(
+    observations: NDArray[np.float32], contract: Contract, height_px: int | None = None
+) -> list[NDArray[np.uint8]]:
     """Draw observations [N, O] of the hand with its tracked balls; returns RGB images [H, W, 3].
+
+    Args:
+        height_px: of the images, which are drawn quickly then; None: as large and fine as usual.
 
     Raises:
         ImportError: the package twinloop_sim or its renderer is not installed.
@@ -86,6 +92,13 @@ def render(observations: NDArray[np.float32], contract: Contract) -> list[NDArra
     from twinloop.robots.kinematics import palm_chain
 
     scene = scene_settings()
+    if height_px is not None:
+        camera = scene.cameras[_CAMERA]
+        width, height = camera.size
+        small = camera.model_copy(
+            update={"size": (round(width * height_px / height), height_px), "oversample": 1}
+        )
+        scene = scene.model_copy(update={"cameras": {**scene.cameras, _CAMERA: small}})
     pencil = renderer(scene)
     q = observations[:, contract.slices["joint_position"]].astype(np.float64)
     balls = observations[:, contract.slices["ball_position"]].astype(np.float64).reshape(-1, 2, 3)
@@ -129,7 +142,7 @@ def _silenced() -> Iterator[None]:
             os.close(copy)
 
 
-def _middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the square about the middle of an image."""
     height, width = image.shape[:2]
     half = int(_SHOWN * height) // 2
