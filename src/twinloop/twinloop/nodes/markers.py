@@ -26,7 +26,7 @@ from twinloop.views.segments import Segments
 from twinloop_interfaces.msg import TrackedBallArray
 
 _LINE_M = 0.0008
-_STALE_ALPHA = 0.3
+_ALPHA, _STALE_ALPHA = 0.6, 0.25  # the paths of the balls lie inside them
 
 
 class MarkersNode(Node):
@@ -82,7 +82,7 @@ class MarkersNode(Node):
             _sphere(
                 message.header, ball.id, ball.position, size,
                 colours.BALLS[ball.id % len(colours.BALLS)],
-                _STALE_ALPHA if ball.stale else 1.0,
+                _STALE_ALPHA if ball.stale else _ALPHA,
             )
             for ball in message.balls
         ]  # fmt: skip

@@ -117,7 +117,7 @@ class WebNode(Node):
     def health(self) -> Health:
         if self._server is None or self._page is None:
             return Health(WARN, "not configured")
-        viewers = len(self._server.get_clients())
+        viewers = self._server.viewers
         steers = "steers" if self._actions is not None else "shows only"
         values = {"address": self._server.address, "viewers": str(viewers)}
         return Health(OK, f"{steers}, {viewers} viewers", values)

@@ -35,7 +35,8 @@ _GUARD = {
 }
 _PLACES = ("hold", "move")  # goals whose progress is a distance
 _RATE_S = 2.0
-_SILENCE_S = 1.0
+_SILENCE_S = 1.0  # of a topic that comes at a rate
+_RATED = ("joint_states", "balls", "tracker/image_raw", "emergency_stop", "/diagnostics")
 _NEXT = 1  # step of a plan that the next observation tells the truth of
 
 
@@ -72,7 +73,7 @@ class Feed:
         rows = []
         for topic, times in sorted(self._arrivals.items()):
             recent = sum(now_s - at < _RATE_S for at in times)
-            silence_s = _SILENCE_S if topic != "plan_stats" else math.inf
+            silence_s = _SILENCE_S if topic in _RATED else math.inf
             rows.append(TopicRow(topic, recent / _RATE_S, now_s - times[-1], silence_s))
         self.state.topics = rows + self._channels
         for row in self.state.nodes.values():

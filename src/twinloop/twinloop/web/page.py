@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import viser
-
 from twinloop.web import tables
 from twinloop.web.controls import READ_ONLY, Actions, Course, Sliders, Stop, roll_back_button
 from twinloop.web.plots import Plots
 from twinloop.web.scene import Scene
+from twinloop.web.server import LocalServer
 from twinloop.web.state import CellState
 
 _IMAGE_S, _PLOTS_S, _TEXT_S, _TABLES_S = 0.2, 0.5, 0.25, 1.0
@@ -31,7 +30,7 @@ class Page:
 
     def __init__(
         self,
-        server: viser.ViserServer,
+        server: LocalServer,
         state: CellState,
         urdf: str,
         palm: str,
@@ -76,7 +75,7 @@ class Page:
 
     @property
     def has_viewers(self) -> bool:
-        return bool(self._server.get_clients())
+        return self._server.viewers > 0
 
     def update(self, now_s: float) -> None:
         """Draw what is due, if anybody looks. Call it as often as the scene is to change.

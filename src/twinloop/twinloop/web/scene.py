@@ -16,8 +16,8 @@ from twinloop.web.meshes import Shape, visible_meshes
 from twinloop.web.state import CellState
 
 _STILL = 1e-5  # changes of a quaternion or place that nobody sees
-_LINE_PX = 2.0
-_STALE_OPACITY = 0.35
+_LINE_PX = 3.0
+_OPACITY, _STALE_OPACITY = 0.6, 0.25  # the paths of the balls lie inside them
 _EYE = "camera_left_optical"
 
 
@@ -111,14 +111,14 @@ class Scene:
                         f"{self._palm}/ball{index}",
                         self._radius,
                         colours.BALLS[index % len(colours.BALLS)],
-                        opacity=1.0,
+                        opacity=_OPACITY,
                         cast_shadow=False,
                     )
                 )
             handle = self._balls[index]
             if np.abs(handle.position - ball.position).max() > _STILL:
                 handle.position = ball.position
-            opacity = _STALE_OPACITY if ball.is_stale else 1.0
+            opacity = _STALE_OPACITY if ball.is_stale else _OPACITY
             if handle.opacity != opacity:
                 handle.opacity = opacity
 

@@ -62,6 +62,11 @@ class LocalServer(viser.ViserServer):
     def address(self) -> str:
         return f"http://{HOST}:{self.get_port()}"
 
+    @property
+    def viewers(self) -> int:
+        """Windows that are connected, those included that have not drawn yet."""
+        return len(self._websock_server._client_state_from_id)
+
     def request_share_url(self, verbose: bool = True) -> None:
         """Do nothing: viser would publish the page through a server of its makers."""
 

@@ -13,7 +13,8 @@ _SHOWN = 30
 _SILENT_S = 1.5
 _STYLE = (
     "<style>.tl{font-size:0.78em;border-collapse:collapse;width:100%}"
-    ".tl td,.tl th{text-align:left;padding:1px 6px;border-bottom:1px solid #8884}"
+    ".tl td,.tl th{text-align:left;padding:1px 6px;border-bottom:1px solid #8884;"
+    "overflow-wrap:anywhere}"
     ".tl .bad{color:#c0392b;font-weight:600}.tl .warn{color:#b9770e}"
     ".tl-state{font-size:0.9em;padding:0 0.6em}.tl-state b.bad{color:#c0392b}</style>"
 )
