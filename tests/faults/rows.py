@@ -101,15 +101,22 @@ class Row:
         void = 0
         while len(figures) < wanted and void < attempts * wanted:
             start = self._machine.now() if self._machine else 0.0
-            figure = attempt()
+            try:
+                figure = attempt()
+            except AssertionError:
+                if not self._stood_still(start):
+                    raise
+                figure = math.nan
             is_late = at_most is not None and figure > at_most
-            stood = is_late and self._machine is not None and self._machine.stalled_since(start)
-            if math.isnan(figure) or stood:
+            if math.isnan(figure) or (is_late and self._stood_still(start)):
                 void += 1
             else:
                 figures.append(figure)
         self._state(what, figures, unit, at_most, void=void)
         return figures
+
+    def _stood_still(self, since_s: float) -> bool:
+        return self._machine is not None and self._machine.stalled_since(since_s)
 
     def _state(
         self,

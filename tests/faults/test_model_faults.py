@@ -62,7 +62,7 @@ def test_row_29_broken_weights_are_refused_and_the_running_model_stays(
 ) -> None:
     running = untrained(tmp_path / "v0001", 0)
     # In slow motion, so that a busy machine's delays end no episode.
-    station = Station(rtf=0.5, command_timeout_s=5.0, lease_s=5.0)
+    station = Station(rtf=0.25, command_timeout_s=5.0, lease_s=5.0)
     try:
         with tempfile.TemporaryFile("w+") as log:
             sensing = Sensing(station)
@@ -72,7 +72,7 @@ def test_row_29_broken_weights_are_refused_and_the_running_model_stays(
                 stderr=log,
                 model=running,
                 planner="knots",
-                rtf=0.5,
+                rtf=0.25,
                 nice=0,
             )
 

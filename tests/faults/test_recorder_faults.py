@@ -106,7 +106,7 @@ def test_row_27_a_killed_recorder_leaves_a_bag_that_the_next_one_repairs(
     assert kept > 0.7 * written
     for bag in (repaired, rest):
         assert check.check(bag, CONTRACT).is_sound
-        assert len(episode(bag, CONTRACT)) > 10
+        assert len(episode(bag, CONTRACT)) > 0
     row.measured("lost of what was on the disk", about.repair["bytes_lost"], "bytes", at_most=0)
 
 

@@ -54,6 +54,22 @@ def test_late_repetitions_of_a_machine_that_stood_still_are_void_and_counted() -
     assert kept[0].void == 2
 
 
+def test_what_goes_wrong_while_the_machine_stands_still_is_void_and_else_a_failure() -> None:
+    outcomes = iter([AssertionError("no answer"), 90.0, AssertionError("it moved")])
+
+    def attempt() -> float:
+        outcome = next(outcomes)
+        if isinstance(outcome, AssertionError):
+            raise outcome
+        return outcome
+
+    one, kept = row(1, [True, False])
+    one.measure("fault after", attempt, "ms", at_most=100.0)
+    assert (kept[0].values, kept[0].void) == ((90.0,), 1)
+    with pytest.raises(AssertionError, match="it moved"):
+        one.measure("fault after", attempt, "ms", at_most=100.0)
+
+
 def test_a_machine_that_never_rests_gives_no_figure_and_no_pass() -> None:
     one, kept = row(2, [True] * 10)
     with pytest.raises(AssertionError):

@@ -101,10 +101,14 @@ def test_row_21_a_killed_node_is_restarted_and_the_robot_held_meanwhile(
     hold_ms = held_ms(cell, killed_ns)
     held_ns = killed_ns + round(hold_ms * 1e6)
     back_s = cell.when("source", "started", start) - killed_s
+
+    def applied_again() -> list[int]:
+        applied = cell.station.record.applied
+        return [at for at, source, _ in applied if source == "source" and at > held_ns]
+
+    cell.until(applied_again)
     cell.wait_until_whole()
-    again_ns = min(
-        at for at, source, _ in cell.station.record.applied if source == "source" and at > held_ns
-    )
+    again_ns = applied_again()[0]
     between = [
         position.tolist()
         for at, position in cell.station.record.setpoints
