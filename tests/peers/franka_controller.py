@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -21,7 +22,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-REFLEXES = {"cartesian_reflex": 7, "joint_reflex": 5}
+REFLEXES = {"joint_reflex": 6, "cartesian_reflex": 7}
 KEPT = 200_000  # commands
 PRIORITY = 40  # of real time, below its client's
 ARMATURE = 0.5  # kg m^2, least of a joint
@@ -93,13 +94,44 @@ class Controller:
         server._dispatch_control_command = dispatch
         server.handle_move_command = begin
         server._abort_with_error = give_up
+        self._step_with_states()
         threading.Thread(target=server.start, daemon=True).start()
         while not (server.server_socket and server.gripper_server.server_socket):
             time.sleep(0.01)
 
+    def _step_with_states(self) -> None:
+        """Have the physics go on by a millisecond with each state that is told.
+
+        Stepped by the wall clock, as they are, they come apart on a busy machine.
+        """
+        physics = self.server.physics_sim
+        states = importlib.import_module("franka_sim.robot_state").RobotState
+        update = states.update
+
+        def advance(state: Any) -> None:
+            update(state)
+            physics.step()
+
+        def idle() -> None:
+            while physics.running:
+                time.sleep(0.1)
+
+        states.update = advance
+        physics.run_simulation = idle
+
     def on_reflex(self, name: str) -> float:
         self.server._abort_with_error(REFLEXES[name], name)
         return time.monotonic()
+
+    def on_stall(self, pid: int, cycles: int) -> int:
+        """Keep a process from running for some of the controller's cycles; returns how many."""
+        server = self.server
+        begin = server.states_sent
+        os.kill(pid, signal.SIGSTOP)
+        while server.states_sent < begin + cycles:
+            time.sleep(0.0002)
+        os.kill(pid, signal.SIGCONT)
+        return server.states_sent - begin
 
     def on_object(self, width: float | None) -> None:
         """Put something between the fingers, or take it away."""
@@ -116,7 +148,6 @@ class Controller:
             "moves": self.moves,
             "commands": len(self.commands),
             "aborts": self.aborts,
-            "homings": getattr(self, "homings", 0),
             "time_s": 1e-3 * self.server.robot_state.state["message_id"],
         }
 

@@ -31,7 +31,7 @@ from twinloop.motion.trajectory_controller import (
 from twinloop.robots.base import Robot
 
 _MODULE = "twinloop.drivers.franka_arm.process"
-_STALE_S = 0.02  # older than this, a state is not one of the present
+_STALE_S = 0.012  # older than this, a state is not one of the present
 _START_S = 15.0  # for the process to start and the arm to answer
 _REST_S = 1.5  # for a motion to come to rest
 _RECOVER_S = 10.0

@@ -35,8 +35,10 @@ _JERK = 5000.0  # rad/s^3, each joint
 
 _EDGE_RAD = 0.03  # kept from the ends, where no velocity at all is allowed
 _VELOCITY_MARGIN = 0.10  # rad/s, of which the arm itself takes 0.031 for lost packets
-_GUARD_SHARE = 0.85  # of acceleration and jerk, for motions that are planned
-_LIMITER_SHARE = 0.95  # likewise, for what brings the arm back to them
+# Of acceleration and jerk, for motions that are planned, and for what brings the arm back to them.
+# The rest is for single precision, in which the arm says where it went by itself.
+_GUARD_SHARE = 0.75
+_LIMITER_ACCELERATION, _LIMITER_JERK = 0.9, 0.8
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ LIMITS = ArmLimits(
     _LOWER,
     _UPPER,
     _VELOCITY - _VELOCITY_MARGIN,
-    np.full(7, _LIMITER_SHARE * _ACCELERATION),
-    np.full(7, _LIMITER_SHARE * _JERK),
+    np.full(7, _LIMITER_ACCELERATION * _ACCELERATION),
+    np.full(7, _LIMITER_JERK * _JERK),
 )
 
 
