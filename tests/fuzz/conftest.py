@@ -10,7 +10,7 @@ import pytest
 from tally import TALLY
 
 _HERE = Path(__file__).parent
-_SUM = "test_sum.py"
+_SUM = "test_fuzz_sum.py"
 for _name in ("", "unit", "nodes"):
     sys.path.insert(0, str(_HERE.parent / _name))
 

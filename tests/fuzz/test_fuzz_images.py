@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from messages import broken
 from tally import TALLY, examples
-from test_node_messages import STAMP_NS, joints
+from test_fuzz_node_messages import STAMP_NS, joints
 from texts import spoiled_bytes
 from twinloop.drivers.faults import DriverFault
 from twinloop.drivers.joystick import Joystick, JoystickSettings
