@@ -36,6 +36,17 @@ class Found:
     iteration: Iteration
     rollouts: int
 
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Return the figures that go with the model's version."""
+        return {
+            "rollouts": float(self.rollouts),
+            "cost": self.iteration.cost,
+            "predicted_cost": self.iteration.predicted,
+            "divergence": self.iteration.divergence,
+            "deviation": self.iteration.deviation,
+        }
+
 
 def on_policy(episodes: Sequence[Episode], version: str | None) -> list[Episode]:
     """Return the episodes that a version planned from their first step on; None: any version."""

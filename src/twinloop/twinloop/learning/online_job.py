@@ -291,17 +291,12 @@ class _Job:
         except ValueError as error:
             self._report("diverged", str(error))
             return None
-        metrics: dict[str, float | None] = {
-            "rollouts": float(found.rollouts),
-            "cost": found.iteration.cost,
-            "predicted_cost": found.iteration.predicted,
-            "divergence": found.iteration.divergence,
-            "deviation": found.iteration.deviation,
+        spent: dict[str, float | None] = {
             "train_seconds": time.monotonic() - started,
             "train_cpu_seconds": time.process_time() - cpu,
         }
         lineage = self._lineage(running, training, held_out, seed)
-        return Candidate(found.model, self._contract, lineage, metrics)
+        return Candidate(found.model, self._contract, lineage, found.metrics | spent)
 
     @property
     def _searches(self) -> bool:
