@@ -18,6 +18,7 @@ NODES = (
     "franka",
     "shadow_hand",
     "joystick",
+    "reset",
 )
 
 setup(

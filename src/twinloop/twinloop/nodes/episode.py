@@ -63,6 +63,7 @@ class EpisodeNode(Node):
         ParameterSpec("lockstep", False, "Twins wait for the command of each control step"),
         ParameterSpec("pause_s", 0.5, "Pause between two episodes [s]", 0.0, 3600.0),
         ParameterSpec("linger_s", 1.5, "Pause before the node ends, for recorders [s]", 0.0, 60.0),
+        ParameterSpec("reset_action", "reset_scene", "Action that brings the scene back"),
         ParameterSpec("reset_timeout_s", 60.0, "A reset that takes longer has failed", 0.1, 3600.0),
         ParameterSpec("silence_s", 3.0, "A planner silent for longer has failed", 0.1, 3600.0),
         ParameterSpec("retries", 20, "Failed attempts in a row before giving up", 0, 10**6),
@@ -84,7 +85,7 @@ class EpisodeNode(Node):
         tasks.make(self.param("task"), self.param("goal"))
         self._goal = self.param("goal")
         self._publisher = self.create_publisher(EpisodeStatus, "episode_status", qos.latched())
-        self._reset = ActionClient(self, ResetScene, "reset_scene")
+        self._reset = ActionClient(self, ResetScene, self.param("reset_action"))
         self._start = self.create_client(StartPlanning, "start_planning")
         self._stop = self.create_client(Trigger, "stop_planning")
         self.create_subscription(PlanStats, "plan_stats", self._on_stats, qos.EVENT)
@@ -228,7 +229,7 @@ class EpisodeNode(Node):
 
     def _missing(self) -> str:
         if not self._reset.server_is_ready():
-            return "a scene that can be reset (action reset_scene)"
+            return f"a scene that can be reset (action {self.param('reset_action')})"
         if not self._start.service_is_ready():
             return "a planner (service start_planning)"
         return ""

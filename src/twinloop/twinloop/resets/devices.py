@@ -56,9 +56,11 @@ class Clock(Protocol):
 
 
 class Arm(Protocol):
-    """Seven joints that follow trajectories; `detail` says why a course failed."""
+    """Seven joints that follow trajectories."""
 
-    detail: str
+    @property
+    def detail(self) -> str:
+        """Why a course failed."""
 
     def position(self) -> Array:
         """Return where the joints are [7], rad."""
@@ -74,9 +76,11 @@ class Arm(Protocol):
 
 
 class Gripper(Protocol):
-    """Two fingers; `detail` says why a course failed."""
+    """Two fingers."""
 
-    detail: str
+    @property
+    def detail(self) -> str:
+        """Why a course failed."""
 
     def width_m(self) -> float:
         """Return how far the fingers are apart."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import xacro
@@ -10,6 +11,7 @@ import xacro
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
 
+_XACRO = threading.Lock()  # it keeps stacks of its own, one for all threads
 SIDES = {"right": "rh_", "left": "lh_"}
 
 
@@ -58,6 +60,7 @@ def cell_urdf(side: str = "right", capsules: bool = True) -> str:
 def _compiled(name: str, side: str, capsules: bool) -> str:
     joint_prefix(side)
     mappings = {"side": side, "capsules": str(capsules).lower()}
-    document = xacro.process_file(str(share("urdf", f"{name}.urdf.xacro")), mappings=mappings)
+    with _XACRO:
+        document = xacro.process_file(str(share("urdf", f"{name}.urdf.xacro")), mappings=mappings)
     # PyBullet cuts lines of more than 1024 characters, so each element gets its own.
     return str(document.toprettyxml(indent=" "))
