@@ -233,3 +233,26 @@ def test_a_minute_of_trajectories_has_no_communication_reflex(
     row.measured("greatest tracking error", errors.max(), "rad", at_most=0.1)
     row.measured("root mean square of it", float(np.sqrt((errors**2).mean())), "rad", at_most=0.02)
     row.measured("share of cycles missed", missing / len(errors), at_most=0.01)
+
+
+@pytest.mark.fault(21, "Franka arm's driver")
+def test_row_21_the_arm_comes_to_rest_when_its_node_is_killed(
+    row: Row, station: FrankaStation
+) -> None:
+    """The last of this file: the node is gone after it."""
+    before = len(aborts(station))
+    go(station, HOME)
+    station.told()
+    station.follow(motion_to(HOME + 0.5, HOME, velocity=0.1))
+    station.until(lambda: np.abs(station.position - HOME).max() > 0.05)
+    process = psutil.Process(process_of(station))
+    station.process.kill()
+    process.wait(30.0)
+    _, told, _ = station.told()
+    velocity = np.abs(np.diff(told, axis=0)).max(axis=1) / CYCLE_S
+    moving = np.flatnonzero(velocity > 1e-3)
+    peak = np.flatnonzero(velocity > 0.95 * velocity.max())[-1]
+    row.measured("at rest after braking for", (moving[-1] - peak) * 1.0, "ms", at_most=500.0)
+    row.measured("reflexes", len(aborts(station)) - before, at_most=0)
+    assert velocity[-1] < 1e-3
+    assert np.abs(told[-1] - HOME).max() < 0.5
