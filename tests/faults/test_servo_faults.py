@@ -31,10 +31,12 @@ JOINT = 6
 @pytest.fixture(scope="module")
 def lab(is_kept: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverStation]:
     # What a free machine does with; a busy one would find faults where there are none.
-    answer_s, silent_s = (0.012, 0.045) if is_kept else (0.05, 0.4)
+    answer_s, silent_s, watchdog_s = (0.012, 0.045, 0.2) if is_kept else (0.05, 0.4, 2.0)
     with SERVOS() as servos:
         settings = servos.settings
-        servos.settings = lambda **changes: settings(answer_timeout_s=answer_s, **changes)
+        servos.settings = lambda **changes: settings(
+            answer_timeout_s=answer_s, bus_watchdog_s=watchdog_s, **changes
+        )
         with DriverStation(servos, tmp_path_factory.mktemp("lab"), silent_s=silent_s) as made:
             made.wait_for_joints()
             made.beat(False)

@@ -98,7 +98,7 @@ def test_to_engage_holds_the_joints_where_they_stand(servos: Servos, driver: Any
     assert servos.do("get", field="torque") == [1] * 16
     assert servos.do("get", field="goal_position") == [START] * 16
     assert servos.do("get", field="goal_current") == [350] * 16
-    assert servos.do("get", field="watchdog") == [10] * 16
+    assert servos.do("get", field="watchdog") == [100] * 16  # 2 s, in their units
     time.sleep(0.05)
     np.testing.assert_allclose(driver.read().position, START_RAD)
 
