@@ -259,7 +259,7 @@ class BallReset:
     def _around(self) -> Surroundings:
         """Where the hand is, or, near enough, is told to be: then motions can be used again."""
         measured = self._devices.hand.position()
-        near = np.abs(measured - self._receive).max() < self.settings.hand.tolerance_rad / 3.0
+        near = np.abs(measured - self._receive).max() < self.settings.hand.same_rad
         return Surroundings(
             self._receive if near else measured, self._devices.gripper.width_m(), self._lifted
         )
@@ -331,6 +331,7 @@ class BallReset:
 
     def _hand_to(self, posture: Array) -> None:
         self._posture, self._goal = self._devices.hand.position(), posture
+        self._still_at, self._still_since_s = self._posture, self._devices.clock.now_s()
         self._sent_s = -np.inf
 
     def _lead_hand(self) -> None:
@@ -346,8 +347,13 @@ class BallReset:
     def _hand_is_there(self) -> bool:
         if np.abs(self._goal - self._posture).max() > 1e-6:
             return False
-        off = np.abs(self._devices.hand.position() - self._goal).max()
-        return bool(off < self.settings.hand.tolerance_rad)
+        now_s, at = self._devices.clock.now_s(), self._devices.hand.position()
+        hand = self.settings.hand
+        if np.abs(at - self._still_at).max() > hand.still_rad:
+            self._still_at, self._still_since_s = at, now_s
+        # Balls and soft servos keep joints off their goals; far off they are blocked.
+        off = np.abs(at - self._goal).max()
+        return bool(now_s - self._still_since_s > hand.still_s and off < hand.blocked_rad)
 
     def _stand_down(self, fault: Fault) -> None:
         """Leave the robot at rest: out of the way where nothing was held and nobody stopped it."""

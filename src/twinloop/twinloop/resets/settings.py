@@ -32,14 +32,19 @@ class HandSettings(_Section):
         receive, spill: joints that differ from the cup, rad: balls rest in the one posture, and
             leave the other.
         speed: of the joints, rad/s.
-        tolerance_rad: of a posture that is reached; balls press fingers aside.
+        still_rad, still_s: joints that move by no more in that time stand.
+        blocked_rad: off their goal, from which on joints that stand are blocked.
+        same_rad: off a posture, up to which motions planned for it are used.
         timeout_s: for a change of posture.
     """
 
     receive: dict[str, float]
     spill: dict[str, float]
     speed: Positive
-    tolerance_rad: Positive
+    still_rad: Positive
+    still_s: Positive
+    blocked_rad: Positive
+    same_rad: Positive
     timeout_s: Positive
 
     @model_validator(mode="after")
