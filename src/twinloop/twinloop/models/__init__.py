@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from twinloop.contract import load as load_contract
+from twinloop.models.actor import Actor
 from twinloop.models.base import DynamicsModel, ModelInvalid
 from twinloop.models.claw_valve import ClawValve
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
@@ -24,6 +25,7 @@ KINDS: dict[str, type[Ensemble]] = {
     "claw_valve": ClawValve,
     "hand_object": HandObject,
     "linear_latent": LinearLatent,
+    "actor": Actor,
 }
 
 __all__ = [

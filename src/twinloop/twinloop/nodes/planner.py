@@ -265,9 +265,14 @@ class PlannerNode(Node):
         assert self._loop is not None
         taken = self._slot.take()
         if taken is not None:
-            model, self._version = taken
-            self._loop.use_model(model)
-            self.get_logger().info(f"plans with model {self._version} from now on")
+            model, version = taken
+            try:
+                self._loop.use_model(model)
+            except ValueError as error:  # a good model, but not one that this planner takes
+                self.get_logger().warning(f"model refused, {self._version} stays: {error}")
+            else:
+                self._version = version
+                self.get_logger().info(f"plans with model {version} from now on")
         refusal = self._slot.refusal()
         if refusal is not None:
             self.get_logger().warning(f"model refused, {self._version} stays: {refusal}")

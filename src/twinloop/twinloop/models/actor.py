@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy network: observations in, a chunk of actions out. It is kept and swapped as a model is.
+
+Layers and distributions are those of soft actor-critic and of proximal policy optimisation, so that
+checkpoints of other libraries can be converted (`learning/stable_baselines.py`).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from twinloop.models.ensemble import Ensemble, EnsembleConfig
+
+_LOG_DEVIATION = (-20.0, 2.0)
+
+
+class ActorConfig(EnsembleConfig):
+    """Sizes and conventions of a policy.
+
+    Attributes:
+        activation: after hidden layers.
+        squashes: the mean, and what is sampled about it, go through tanh; else they are clipped.
+        deviation: of what is sampled: from the state, as in SAC, one for all, as in PPO, or none.
+        chunk: actions ahead that one call gives.
+        acts: in units of ±1 an action is a change of the targets, or the targets; `action_mean` and
+            `action_scale` give them their unit.
+    """
+
+    kind: Literal["actor"] = "actor"  # type: ignore[assignment]
+    members: int = Field(default=1, ge=1, le=1)
+    hidden: tuple[int, ...] = (256, 256)
+    activation: Literal["relu", "tanh"] = "relu"
+    squashes: bool = True
+    deviation: Literal["state", "fixed", "none"] = "state"
+    chunk: int = Field(default=1, ge=1, le=200)
+    acts: Literal["change", "target"] = "target"
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> Self:
+        if not self.hidden or len(self.hidden) > 16:
+            raise ValueError(f"hidden is {self.hidden}, expected 1 to 16 layers")
+        return self
+
+
+class Actor(Ensemble):
+    """The policy. As a model of dynamics it predicts that nothing moves."""
+
+    Config: type[EnsembleConfig] = ActorConfig
+    config: ActorConfig
+
+    def _build(self, generator: torch.Generator) -> None:
+        c = self.config
+        sizes = [c.observation_size, *c.hidden]
+        out = c.action_size * c.chunk
+        self.layers = nn.ModuleList(
+            nn.Linear(size, following) for size, following in pairwise(sizes)
+        )
+        self.mean = nn.Linear(sizes[-1], out)
+        self.log_deviation: nn.Linear | nn.Parameter | None = None
+        if c.deviation == "state":
+            self.log_deviation = nn.Linear(sizes[-1], out)
+        elif c.deviation == "fixed":
+            self.log_deviation = nn.Parameter(torch.zeros(c.action_size))
+        for parameter in self.parameters():
+            if parameter.device.type != "meta" and parameter.dim() > 1:
+                bound = parameter.shape[1] ** -0.5
+                with torch.no_grad():
+                    parameter.uniform_(-bound, bound, generator=generator)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return actions in units of ±1: [B, O] -> [B, chunk, A].
+
+        Args:
+            noise: normal numbers [B, chunk, A]; None: what is likeliest.
+        """
+        c = self.config
+        x = (observation - self.observation_mean) / self.observation_scale
+        bend = torch.relu if c.activation == "relu" else torch.tanh
+        for layer in self.layers:
+            x = bend(layer(x))
+        actions: Tensor = self.mean(x).unflatten(-1, (c.chunk, c.action_size))
+        if noise is not None and self.log_deviation is not None:
+            if isinstance(self.log_deviation, nn.Linear):
+                log = self.log_deviation(x).unflatten(-1, (c.chunk, c.action_size))
+            else:
+                log = self.log_deviation
+            actions = actions + noise * log.clamp(*_LOG_DEVIATION).exp()
+        return torch.tanh(actions) if c.squashes else actions.clamp(-1.0, 1.0)
+
+    def targets(self, actions: Tensor, command: Tensor) -> Tensor:
+        """Return joint targets [rad] of actions in units of ±1: [..., A], [..., A] -> [..., A]."""
+        scaled = self.action_mean + self.action_scale * actions
+        return command + scaled if self.config.acts == "change" else scaled
+
+    def predict(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return the observations as they are: [E, N, O] -> [E, N, O]."""
+        return observation.clone()
+
+    def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """Return them H times: [E, N, O], [H, N, A] -> [H, E, N, O]."""
+        return observation.expand(len(actions), *observation.shape).clone()

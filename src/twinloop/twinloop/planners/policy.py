@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Execute a policy network, where the others plan: an observation in, the next targets out.
+
+A policy that gives chunks of actions is asked again after `every` steps; over `blend` steps the
+chunk before fades into the new one, so that the targets do not jump where the two disagree.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from twinloop.models.base import DynamicsModel
+from twinloop.planners.base import PlanStats
+from twinloop.planners.space import ActionSpace
+from twinloop.tasks.base import Task
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """What is asked of a policy beside what all models have."""
+
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return actions in units of ±1: [B, O], [B, C, A] -> [B, C, A]."""
+        ...
+
+    def targets(self, actions: Tensor, command: Tensor) -> Tensor:
+        """Return targets of such actions: [..., A], [..., A] -> [..., A]."""
+        ...
+
+
+class PolicyConfig(BaseModel):
+    """Settings.
+
+    Attributes:
+        sampled: whether it acts with its own noise.
+        every: steps after which it is asked again; at most a chunk's.
+        blend: steps over which a chunk fades into the next; below `every`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sampled: bool
+    every: int = Field(ge=1, le=200)
+    blend: int = Field(ge=0, le=200)
+
+
+class PolicyPlanner:
+    """The planner; see `planners.base.Planner`. It looks no further ahead than its chunk.
+
+    Raises:
+        ValueError: the model is no policy or of another size, its chunk is shorter than `every`
+            and `blend` together, or another device than a CPU.
+    """
+
+    Config = PolicyConfig
+
+    def __init__(
+        self,
+        model: DynamicsModel,
+        task: Task,
+        space: ActionSpace,
+        config: PolicyConfig,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        if device != "cpu":
+            raise ValueError(f"device is {device!r}: a policy runs on the cpu")
+        self.config = config
+        self.task = task
+        self.largest_change = space.largest_change
+        self._space = space
+        self.model = model
+        self.reset(seed)
+
+    @property
+    def model(self) -> DynamicsModel:
+        return self._model
+
+    @model.setter
+    def model(self, model: DynamicsModel) -> None:
+        if not isinstance(model, Acts):
+            kind = model.config_json().get("kind")
+            raise ValueError(f"the model is of kind {kind!r}, expected a policy, such as an actor")
+        if (model.observation_size, model.action_size) != (
+            self.task.observation_size,
+            self.task.action_size,
+        ):
+            raise ValueError(
+                f"policy of {model.observation_size} observed and {model.action_size} action "
+                f"elements, task {self.task.name} has {self.task.observation_size} and "
+                f"{self.task.action_size}"
+            )
+        chunk = model.act(torch.zeros(1, model.observation_size)).shape[1]
+        if self.config.every + self.config.blend > max(chunk, 1) and chunk > 1:
+            raise ValueError(
+                f"a chunk has {chunk} actions, expected at least every + blend, "
+                f"{self.config.every} + {self.config.blend}"
+            )
+        self._model, self._acts, self._chunk = model, model, chunk
+        self._every = self.config.every if chunk > 1 else 1
+        self._ask_again = True  # a chunk of the model before is blended into its first one
+
+    @property
+    def horizon(self) -> int:
+        return 1
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode of one robot."""
+        self.reset_batch([seed])
+
+    def reset_batch(self, seeds: list[int]) -> None:
+        """Begin episodes of as many robots."""
+        self._generators = [torch.Generator() for _ in seeds]
+        self._at = np.zeros(len(seeds), dtype=int)  # steps since the chunk began
+        self._now: list[Tensor | None] = [None] * len(seeds)
+        self._before: list[Tensor | None] = [None] * len(seeds)
+        for row, seed in enumerate(seeds):
+            self.reset_row(row, seed)
+
+    def reset_row(self, row: int, seed: int) -> None:
+        """Begin an episode of one robot in a batch."""
+        self._generators[row].manual_seed(seed)
+        self._now[row] = self._before[row] = None
+
+    def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
+        """Return the next joint targets [rad]: [O], [H, T] -> [A]."""
+        actions, stats = self.plan_batch(observation[None], target[None])
+        return actions[0], stats[0]
+
+    @torch.no_grad()
+    def plan_batch(self, observation: Tensor, target: Tensor) -> tuple[Tensor, list[PlanStats]]:
+        """Return the next joint targets [rad] of B robots: [B, O], [B, H, T] -> [B, A].
+
+        Targets are within limits and at most `largest_change` away from the command in force. A
+        policy that gives what is not finite has that command held.
+
+        Raises:
+            ValueError: another number of observations than of seeds.
+        """
+        started = time.perf_counter()
+        if len(observation) != len(self._generators):
+            raise ValueError(f"{len(observation)} observations for {len(self._generators)} seeds")
+        command = observation[:, self.task.command]
+        actions = torch.stack([self._next(row, seen) for row, seen in enumerate(observation)])
+        self._ask_again = False
+        wish = self._acts.targets(actions, command)
+        is_finite = torch.isfinite(wish).all(1)
+        wish = torch.where(is_finite[:, None], wish, command)
+        wish = wish.clamp(self._space.lower, self._space.upper)
+        reached = command + (wish - command).clamp(-self.largest_change, self.largest_change)
+        elapsed_ms = 1e3 * (time.perf_counter() - started)
+        return reached, [_stats(elapsed_ms, finite) for finite in is_finite.tolist()]
+
+    def _next(self, row: int, observation: Tensor) -> Tensor:
+        """Return a robot's next action in units of ±1 [A], asking the policy where it is due."""
+        now = self._now[row]
+        at = int(self._at[row])
+        if now is None or self._ask_again or at >= self._every:
+            self._before[row] = None if now is None else now[min(at, len(now) - 1) :]
+            noise = None
+            if self.config.sampled:
+                size = (1, self._chunk, self.task.action_size)
+                noise = torch.randn(size, generator=self._generators[row])
+            now = self._now[row] = self._acts.act(observation[None], noise)[0]
+            at = 0
+        self._at[row] = at + 1
+        action, before = now[at], self._before[row]
+        if before is not None and at < min(self.config.blend, len(before)):
+            share = (at + 1) / (self.config.blend + 1)
+            action = torch.lerp(before[at], action, share)
+        return action
+
+
+def _stats(elapsed_ms: float, finite: bool) -> PlanStats:
+    return PlanStats(
+        plan_ms=elapsed_ms,
+        best_return=0.0,
+        mean_return=0.0,
+        disagreement=0.0,
+        samples=1,
+        horizon=1,
+        nan_rollouts=int(not finite),
+    )
+
+
+PLANNER: Any = PolicyPlanner
