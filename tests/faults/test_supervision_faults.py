@@ -59,8 +59,8 @@ def test_row_24_a_node_that_fails_in_a_step_is_deactivated_alone_and_the_robot_h
 ) -> None:
     start = len(cell.lines)
     cell.fail()
-    cell.until(lambda: cell.state("source") == "inactive")
-    assert cell.status("source").level == DiagnosticStatus.ERROR
+    cell.until(lambda: cell.status("source").level == DiagnosticStatus.ERROR)
+    assert cell.state("source") == "inactive"
     assert "ZeroDivisionError: in a control step" in cell.status("source").message
     failed_ns = int((cell.said("source", "failed", start) or "").split()[-1])
     late_ms = held_ms(cell, failed_ns)

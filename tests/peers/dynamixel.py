@@ -50,8 +50,7 @@ class Servos:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """What a hardware file would say of them, patient enough for a busy machine."""
-        patience = {"answer_timeout_s": 0.25, "bus_watchdog_s": 2.0}
-        return {"driver": "dynamixel", "port": self.port} | patience | changes
+        return {"driver": "dynamixel", "port": self.port, "answer_timeout_s": 0.25} | changes
 
     def do(self, order: str, **arguments: Any) -> Any:
         """Have the servos do something; see the methods `on_…` of their bus."""
