@@ -119,7 +119,8 @@ class Rollouts:
                 start=lambda _seed, start=start: start,  # type: ignore[misc]
             )
             start = "present"
-            if record.stop_reason != "completed":
+            # A tracker's error may end an episode; without a ball that dropped it is no drop.
+            if record.stop_reason != "completed" and in_palm(self._cell) < 2:
                 return {
                     "source": name,
                     "episodes": trial + 1,

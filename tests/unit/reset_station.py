@@ -106,13 +106,13 @@ class ResetStation:
         self,
         at: str = "",
         then: Callable[[], Any] | None = None,
-        after_s: float = 0.3,
+        when: Callable[[], bool] = lambda: True,
         cancel_on: dict[str, bool] | None = None,
     ) -> Outcome:
-        """Run a reset; `then` is called once, in the phase `at`.
+        """Run a reset; `then` is called once, in the phase `at` when it is 0.3 s old.
 
         Args:
-            after_s: time in the phase until then.
+            when: has to hold too.
             cancel_on: withdraws the reset once its value `cancel` is true.
         """
         self.phases = []
@@ -126,13 +126,19 @@ class ResetStation:
 
         def cancelled() -> bool:
             nonlocal pending
-            is_late = clock.now_s() > since_s + after_s
-            if pending is not None and self.phases[-1] == at and is_late:
+            is_late = clock.now_s() > since_s + 0.3
+            if pending is not None and self.phases[-1] == at and is_late and when():
                 call, pending = pending, None
                 call()
             return cancel_on is not None and cancel_on["cancel"]
 
         return self.reset.run(tell, cancelled)
+
+    def is_over_ramp(self) -> bool:
+        """Whether what the gripper lets go falls on the ramp, and not far."""
+        planner, q = self.planner, self.cell.arms[0].q
+        x, y, _ = planner.world.pose(q).position  # type: ignore[attr-defined]
+        return bool(-0.25 < x < 0.0 and y < 0.22)
 
     @property
     def balls_in_palm(self) -> int:

@@ -81,7 +81,7 @@ def test_withdrawn_anywhere_it_comes_to_rest_and_starts_again_from_there(station
 
 def test_a_ball_that_slips_is_fetched_again(station) -> None:
     station.scene(*IN_TRAY)
-    outcome = station.run("carry", lambda: station.cell.arms[0].grip(0.08), after_s=1.0)
+    outcome = station.run("carry", lambda: station.cell.arms[0].grip(0.08), station.is_over_ramp)
     assert outcome.success, outcome.message
     assert ("carry", Fault.BALL_SLIPPED) in outcome.failures
     assert station.balls_in_palm == 2

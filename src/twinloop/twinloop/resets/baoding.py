@@ -134,12 +134,9 @@ class BallReset:
         return "open"
 
     def _open(self) -> str:
-        """Open the hand; the arm goes aside meanwhile, or waits with its ball."""
+        """Open the hand; the arm goes out of the cameras' way meanwhile."""
         self._hand_to(self._receive)
-        if self._holds:
-            self._run.until(self._hand_is_there, self._lead_hand)
-            return "look"
-        if self._devices.gripper.width_m() < 0.95 * _OPEN_M:
+        if not self._holds and self._devices.gripper.width_m() < 0.95 * _OPEN_M:
             self._grip(_OPEN_M, 0.0)
         self._go("aside")
         self._run.until(self._hand_is_there, self._lead_hand)
