@@ -3,7 +3,8 @@
 
 The node system runs as `twinloop launch baoding reset:=arm` starts it, cameras, tracker, recorder
 and learner included; the arm brings back what drops, on what cameras see. Time is the twin's, in
-lock-step, so that a busy machine costs time and changes nothing; it runs as fast as it can.
+lock-step, so that a busy machine costs time and changes nothing; at most it runs twice as fast as
+real time.
 
 A process beside them hears how episodes go and looks at the memory that is each process's own.
 Afterwards every bag is checked, and what is left of the processes is looked for. A run that was
@@ -149,7 +150,7 @@ def run(folder: Path, seconds: float, console: Console) -> Course:
         "reset": "arm",
         "episodes": "1000000",
         "seed": str(FIRST_SEED),
-        "rtf": "0",
+        "rtf": "2.0",
         "lockstep": "true",
         "busy": "true",
         "web": "false",
