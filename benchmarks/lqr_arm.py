@@ -17,7 +17,7 @@ from twinloop.learning.linear_actor import LinearActor, cost_of, rollouts_of
 from twinloop.learning.policy_search import PolicySearch, SearchSettings, Transitions
 from twinloop.learning.rollout import Actor, PlannedActor, roll_out
 from twinloop.models import new_model
-from twinloop.planners.linear_quadratic.cost_fit import fit_cost
+from twinloop.planners.linear_quadratic.cost_fit import evaluate, success_cost
 from twinloop.planners.linear_quadratic.encoding import command_in, encoding_of
 from twinloop.planners.linear_quadratic.policy import LinearPolicy, holding
 from twinloop_sim import cells
@@ -31,8 +31,6 @@ _FIRST_DEVIATION = 0.01  # rad, of each step's target
 # Changes of the targets, rad, as a person might show them: a push that ends beside the coaster.
 _NUDGE = np.array([[-0.0023, 0.0121, 0.0053, 0.0237, -0.0059, -0.0118, 0.0081]] * 16)
 _NUDGE_DEVIATION = 0.005  # rad, of each step's target
-_KEPT = 10  # iterations whose rewards the cost is fitted to
-_RIDGE = 0.01
 _NOISES = (0.0, 0.1, 0.2)  # of MPPI's episodes, as shares of the largest change
 
 
@@ -133,7 +131,8 @@ def sparse(case: Case, seed: int, every: int) -> dict[str, Any]:
     """Push by a reward of one on the coaster and nothing elsewhere, as by a key press.
 
     Nothing leads there from where the mug stands, so the first policy is a push that was shown, and
-    misses; its noise finds the reward. The cost is a quadratic fitted to what was paid.
+    misses; its noise finds the reward. The cost is how unlikely a state is among those in which the
+    key was pressed, in any episode so far.
     """
     began = time.process_time()
     bench = Bench(case, seed)
@@ -152,7 +151,7 @@ def sparse(case: Case, seed: int, every: int) -> dict[str, Any]:
     search = PolicySearch(None, first, settings)
     transitions = Transitions(settings, seed)
     arrived: list[NDArray[np.float64]] = []
-    missed: list[NDArray[np.float64]] = []
+    pressed: list[NDArray[np.bool_]] = []
     curve = []
     for used in _steps(case, bench.steps):
         episodes = bench.episodes(LinearActor(search.policy, encoding, ROLLOUTS, explores=True))
@@ -160,18 +159,17 @@ def sparse(case: Case, seed: int, every: int) -> dict[str, Any]:
         transitions.add(states, actions)
         errors = np.stack([_errors(bench.task, episode) for episode in episodes])
         paid = (errors > bench.task.tolerance).astype(np.float64)
-        arrived, missed = [*arrived, states][-_KEPT:], [*missed, paid][-_KEPT:]
-        told = np.concatenate(missed)
-        if told.min() < 1.0:  # the key was pressed at least once
-            reached = np.concatenate(arrived)[:, 1:]
-            quadratic = fit_cost(
-                reached.reshape(-1, reached.shape[2]),
-                told.ravel(),
+        arrived.append(states[:, 1:].reshape(-1, states.shape[2]))
+        pressed.append(paid.ravel() < 1.0)
+        if np.concatenate(pressed).any():
+            quadratic = success_cost(
+                np.concatenate(arrived),
+                np.concatenate(pressed),
                 bench.steps,
                 bench.task.action_size,
-                ridge=_RIDGE,
             )
-            search.learn(states, actions, transitions.prior(), (paid, quadratic))
+            told = evaluate(quadratic, states, actions)
+            search.learn(states, actions, transitions.prior(), (told, quadratic))
         if _is_due(used, every, case, bench.steps):
             policy = search.policy
             trials = bench.trials(

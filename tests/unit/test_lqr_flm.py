@@ -24,7 +24,7 @@ from twinloop.learning.swap import ModelSlot
 from twinloop.models import ModelInvalid, from_tensors, new_model
 from twinloop.models.linear_gaussian import LinearGaussian
 from twinloop.models.linear_latent import LinearLatent
-from twinloop.planners.linear_quadratic.cost_fit import fit_cost
+from twinloop.planners.linear_quadratic.cost_fit import evaluate, fit_cost, success_cost
 from twinloop.planners.linear_quadratic.encoding import encoding_of
 from twinloop.planners.linear_quadratic.policy import LinearPolicy, holding
 from twinloop.planners.lqr_flm import first_policy
@@ -297,6 +297,18 @@ def test_a_cost_that_is_fitted_is_convex_and_that_of_its_points() -> None:
     assert np.linalg.eigvalsh(bent.hessian[0]).min() > -1e-9
     with pytest.raises(ValueError, match="ridge"):
         fit_cost(states, states[:, 0], 2, 1, ridge=0.0)
+
+
+def test_a_cost_of_successes_is_least_where_they_are_and_sharpest_where_they_agree() -> None:
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(4000, 2))
+    succeeded = np.abs(states[:, 0] - 1.0) < 0.2
+    found = success_cost(states, succeeded, 3, 1)
+    at = np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]])
+    paid = evaluate(found, at, np.zeros((1, 3, 1)))[0]
+    assert paid[0] < paid[2] < paid[1]
+    with pytest.raises(ValueError, match="0 successes"):
+        success_cost(states, succeeded & False, 3, 1)
 
 
 def test_the_first_policy_is_as_long_as_an_episode() -> None:

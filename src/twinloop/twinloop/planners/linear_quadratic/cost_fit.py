@@ -58,6 +58,50 @@ def fit_cost(states: Array, paid: Array, steps: int, actions: int, ridge: float)
     )
 
 
+def success_cost(
+    states: Array, succeeded: NDArray[np.bool_], steps: int, actions: int, share: float = 0.05
+) -> QuadraticCost:
+    """Return how unlikely a state is among those in which success was told: -log of their Gaussian,
+    but for its constant.
+
+    Where rewards are rare, a regression over all states says little; where they were given says
+    what is wanted, in every direction as sharply as they agree.
+
+    Args:
+        states: that were arrived at [M, X].
+        succeeded: whether success was told there [M].
+        steps, actions: T and U of the result.
+        share: of the covariance of all states that is added to that of successes, which are few.
+
+    Raises:
+        ValueError: success was told nowhere, or shapes do not fit together.
+    """
+    count, size = states.shape
+    if succeeded.shape != (count,) or not succeeded.any():
+        raise ValueError(f"{count} states with {int(succeeded.sum())} successes, expected some")
+    chosen = states[succeeded]
+    mean = chosen.mean(axis=0)
+    away = states - states.mean(axis=0)
+    spread = (chosen - mean).T @ (chosen - mean) / len(chosen)
+    spread += share * np.diag(np.square(away).mean(axis=0) + 1e-12)
+    hessian = np.zeros((size + actions, size + actions))
+    precision = np.linalg.inv(spread)
+    hessian[:size, :size] = 0.5 * (precision + precision.T)
+    gradient = np.zeros(size + actions)
+    gradient[:size] = -hessian[:size, :size] @ mean
+    constant = 0.5 * float(mean @ hessian[:size, :size] @ mean)
+    return QuadraticCost(
+        np.tile(hessian, (steps, 1, 1)), np.tile(gradient, (steps, 1)), np.full(steps, constant)
+    )
+
+
+def evaluate(cost: QuadraticCost, states: Array, actions: Array) -> Array:
+    """Return what a quadratic cost says of rollouts: [N, T+1, X], [N, T, U] -> [N, T]."""
+    z = np.concatenate([states[:, 1:], actions], axis=2)
+    bent = 0.5 * np.einsum("nti,tij,ntj->nt", z, cost.hessian, z)
+    return np.asarray(bent + np.einsum("ti,nti->nt", cost.gradient, z) + cost.constant)
+
+
 def _ridge(features: Array, wanted: Array, ridge: float) -> Array:
     """Return weights [F + 1], the constant last, which alone costs nothing."""
     count = len(features)
