@@ -36,3 +36,15 @@ def test_the_twin_is_told_which_robot_to_play_and_the_episodes_what_is_wanted() 
     assert "'variation': 'gap'" in text
     assert "'variation_seed': 2" in text
     assert "'goal': 'hold'" in text
+
+
+def test_the_arm_brings_balls_back_where_that_is_wanted() -> None:
+    text = launched(reset="arm")
+    assert "'reset_action': 'bring_back'" in text
+    assert "reset_node" in text
+    assert "'arm': True" in text
+    assert "episode: twin, reset, planner" in text
+    text = launched()
+    assert "'reset_action': 'reset_scene'" in text
+    assert "reset_node" not in text
+    assert "'arm': True" not in text
