@@ -213,7 +213,7 @@ def rewritten(bag: Path, messages: list[BagMessage]) -> Path:
     return target
 
 
-@examples(120)
+@examples(80)
 @given(data=st.data())
 def test_sound_bags_of_odd_messages(
     episode_bag: Path, image_bag: Path, data: st.DataObject

@@ -36,14 +36,16 @@ def twin() -> Iterator[TwinNode]:
 
 def submitted(node: Any, guard: CommandGuard, message: Any, kind: str) -> None:
     """Give a node a command; refused, it leaves no trace, accepted, it is within every limit."""
-    before, refused = guard.goal, guard.counters.refused
+    before, refused, holds = guard.goal, guard.counters.refused, guard.counters.holds
 
     def reason() -> str:
         hear(node, "command", message)
         return guard.last_refusal if guard.counters.refused > refused else ""
 
     if TALLY.ask(kind, reason):
-        np.testing.assert_array_equal(guard.goal, before)
+        # A driver's loop goes on meanwhile: its guard may find the source silent, and hold.
+        if guard.counters.holds == holds:
+            np.testing.assert_array_equal(guard.goal, before)
         return
     robot, most = guard.robot, guard.settings.joint_speed * guard.settings.period_s
     assert np.isfinite(guard.goal).all()

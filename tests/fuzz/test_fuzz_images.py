@@ -42,7 +42,7 @@ def image(encoding: str) -> Any:
     return to_message(PIXELS[encoding], encoding, Time(), "camera")
 
 
-@examples(600)
+@examples(400)
 @given(data=st.data())
 def test_bad_images_are_refused(data: st.DataObject) -> None:
     encoding = data.draw(st.sampled_from(sorted(PIXELS)))

@@ -51,10 +51,10 @@ KINDS = {
         "model.json",
         lambda folder: load_model(folder, CONTRACT),
         lambda manifest: manifest["weights"],
-        300,
+        200,
     ),
     "ball tracker": Kind(
-        MODELS / "ball_tracker", "tracker.json", tracker.load, lambda manifest: manifest, 150
+        MODELS / "ball_tracker", "tracker.json", tracker.load, lambda manifest: manifest, 100
     ),
 }
 
@@ -131,7 +131,7 @@ def test_bad_model_files_are_refused(kind: str, tmp_path: Path) -> None:
     assert grown < MOST_MEMORY_KIB, f"memory grew by {grown / 1024:.0f} MiB"
 
 
-@examples(150)
+@examples(60)
 @given(data=st.data())
 def test_bad_checkpoints_are_refused(data: st.DataObject, tmp_path: Path) -> None:
     model = load_model(KINDS["dynamics model"].folder).model

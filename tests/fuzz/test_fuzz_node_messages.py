@@ -76,7 +76,7 @@ def planner() -> Iterator[PlannerNode]:
         yield node
 
 
-@examples(1500)
+@examples(1000)
 @given(data=st.data())
 def test_the_planner_refuses_bad_samples(planner: PlannerNode, data: st.DataObject) -> None:
     topic = data.draw(st.sampled_from(sorted(SAMPLES)))
@@ -177,7 +177,7 @@ OBSERVATIONS = st.one_of(
 )
 
 
-@examples(700)
+@examples(400)
 @given(data=st.data())
 def test_an_episode_goes_on_whatever_it_is_told(episode: EpisodeNode, data: st.DataObject) -> None:
     if episode._running is None:
@@ -242,7 +242,7 @@ def bytes_of(draw: Any, sound: bytes) -> bytes:
     return draw(st.binary(max_size=200))
 
 
-@examples(600)
+@examples(400)
 @given(data=st.data())
 def test_the_recorder_goes_on_whatever_it_hears(
     recorder: Recorder, tmp_path: Path, data: st.DataObject
@@ -292,7 +292,7 @@ def supervisor() -> Iterator[SupervisorNode]:
         yield node
 
 
-@examples(700)
+@examples(400)
 @given(data=st.data())
 def test_the_supervisor_goes_on_whatever_it_hears(
     supervisor: SupervisorNode, data: st.DataObject
