@@ -132,16 +132,17 @@ def falls(trace: Trace) -> list[float]:
 
 
 def _hand_violations(targets: Array) -> list[str]:
-    """Name the limits of the hand that what its servos were told exceeds."""
+    """Name the limits of the hand that what its servos were told exceeds, and by how much."""
     found = []
     if (targets < HAND24.lower - 1e-9).any() or (targets > HAND24.upper + 1e-9).any():
         found.append("position")
     tick_s = 0.01
     limits = {"velocity": HAND24.velocity, "acceleration": HAND24.acceleration, "jerk": HAND24.jerk}
     for order, (name, limit) in enumerate(limits.items(), start=1):
-        rate = np.abs(np.diff(targets, n=order, axis=0)) / tick_s**order
-        if rate.size and (rate > limit * _SLACK + 1e-6).any():
-            found.append(name)
+        share = np.abs(np.diff(targets, n=order, axis=0)) / tick_s**order / limit
+        if share.size and share.max() > _SLACK:
+            tick, joint = np.unravel_index(int(share.argmax()), share.shape)
+            found.append(f"{name} x {share.max():.3f} of joint {joint} at tick {tick}")
     return found
 
 

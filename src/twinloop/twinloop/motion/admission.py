@@ -16,6 +16,7 @@ State = tuple[Array, Array, Array]  # position, velocity, acceleration, [J] each
 
 _REST = 1e-3  # rad/s, rad/s^2: as good as none
 _POSITION_SLACK = 1e-4  # rad, beyond a limit: what is within is led back to it
+_LEAD_SHARE = 0.95  # of the limits: between the samples that are looked at it is a little more
 _LONGEST_LEAD_S = 1.0
 
 
@@ -148,7 +149,7 @@ def joined(
     lead_s = 0.02
     while lead_s < _LONGEST_LEAD_S:
         whole = _led_in(trajectory, start, lead_s, lead_s)
-        if overshoot(Path(_head(whole)).dense()[1], limits)[0] <= 1.0 + SLACK:
+        if overshoot(Path(_head(whole)).dense()[1], limits)[0] <= _LEAD_SHARE:
             return whole
         lead_s *= 1.3
     raise TrajectoryRefused(f"no way of {_LONGEST_LEAD_S} s to its first point keeps the limits")
