@@ -26,7 +26,7 @@ QUICK, FULL = 3, 10
 def inject(folder: Path, repetitions: int, rows: list[int]) -> tuple[list[Figure], list[Outcome]]:
     """Run the tests; returns what they measured, and how each ended."""
     figures = folder / "figures.json"
-    command = [sys.executable, "-m", "pytest", "tests/faults", "-q", "--no-header"]
+    command = [sys.executable, "-m", "pytest", "tests/faults", "-v", "--no-header"]
     command += [f"--fault-repetitions={repetitions}", f"--fault-figures={figures}"]
     if rows:
         command += [f"--fault-rows={','.join(map(str, rows))}"]
@@ -43,7 +43,7 @@ def inject(folder: Path, repetitions: int, rows: list[int]) -> tuple[list[Figure
         )
         assert running.stdout is not None
         for line in running.stdout:
-            sys.stdout.write(line)
+            print(line, end="", flush=True)
             log.write(line)
         running.wait()
     if not figures.is_file():

@@ -79,7 +79,7 @@ class Row:
 
         Args:
             attempt: injects the fault once; NaN where that was in vain.
-            attempts: of a run of all tests, and how many times the repetitions at most.
+            attempts: of a run of all tests; so many repetitions at least may be void.
             most: repetitions, where one takes long.
             busy_at_most: bound of a run of all tests, where that sets the nodes to be patient.
 
@@ -99,7 +99,7 @@ class Row:
         wanted = min(self._repetitions, most or self._repetitions)
         figures: list[float] = []
         void = 0
-        while len(figures) < wanted and void < attempts * wanted:
+        while len(figures) < wanted and void < max(attempts, wanted):
             start = self._machine.now() if self._machine else 0.0
             try:
                 figure = attempt()

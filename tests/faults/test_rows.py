@@ -75,7 +75,7 @@ def test_a_machine_that_never_rests_gives_no_figure_and_no_pass() -> None:
     with pytest.raises(AssertionError):
         one.measure("fault after", lambda: 500.0, "ms", at_most=100.0)
     assert kept[0].values == ()
-    assert kept[0].void == 10
+    assert kept[0].void == 5
 
 
 def test_a_time_is_bounded_where_figures_are_kept_alone() -> None:
