@@ -140,3 +140,12 @@ def test_bad_gripper_commands_are_refused(node: Any, position: float, effort: fl
     if refused:
         assert target == [0.04] * 10
     action.close()
+
+
+def test_a_point_beyond_all_numbers_on_the_way_is_refused_by_joint(arm: TrajectoryAction) -> None:
+    """Its way is not finite where its points are, and comparisons with NaN are all false."""
+    request = goal()
+    request.trajectory.points[1].positions[2] = 1e308
+    handle: Any = Handle(request)
+    arm._on_accepted(handle)
+    assert "panda_joint3" in handle.reason()

@@ -179,10 +179,18 @@ def _head(trajectory: Trajectory) -> Trajectory:
 
 def _check_limits(trajectory: Trajectory, limits: Limits, what: str) -> None:
     names = trajectory.joint_names
-    if len(trajectory.time) > 1:
-        times, motion = Path(trajectory).dense()
-    else:
-        times, motion = trajectory.time, _still(trajectory)
+    # Of finite points too far apart the way between is not finite, and no bound refuses NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if len(trajectory.time) > 1:
+            times, motion = Path(trajectory).dense()
+        else:
+            times, motion = trajectory.time, _still(trajectory)
+    finite = np.isfinite([motion.position, motion.velocity, motion.acceleration, motion.jerk])
+    if not finite.all():
+        joint = int(np.argmin(finite.all(axis=(0, 1))))
+        raise TrajectoryRefused(
+            f"{what} exceeds a limit: the way of {names[joint]} is beyond all numbers"
+        )
     low = (limits.lower - motion.position).max(axis=0)
     high = (motion.position - limits.upper).max(axis=0)
     outside = np.maximum(low, high)
