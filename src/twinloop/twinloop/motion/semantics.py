@@ -129,9 +129,7 @@ def read_limits(path: Path) -> Limits:
 
     def column(kind: str) -> Array:
         entries: list[Any] = [table.get(name) for name in PANDA.joint_names]
-        values: list[Any] = [
-            e.get(f"max_{kind}") if isinstance(e, dict) else None for e in entries
-        ]
+        values: list[Any] = [e.get(f"max_{kind}") if isinstance(e, dict) else None for e in entries]
         if not all(_is_number(value) and 0.0 < value < 1e6 for value in values):
             raise ValueError(
                 f"{path}: max_{kind} of {PANDA.joint_names} is {values}, expected numbers above 0"
