@@ -3,7 +3,7 @@
 
 What a busy machine prolongs is measured 3 times, 10 times in the full form, and the worst counts.
 The table goes to faults.md in the run's folder, all figures to report.json beside it. The exit code
-is 1 where a row failed, or where no test tried it.
+is 1 where a row or another test failed, or where no test tried a row.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from twinloop.reporting.machine import commit, machine
 QUICK, FULL = 3, 10
 
 
-def inject(folder: Path, repetitions: int, rows: list[int]) -> tuple[list[Figure], list[Outcome]]:
-    """Run the tests; returns what they measured, and how each ended."""
+def inject(
+    folder: Path, repetitions: int, rows: list[int]
+) -> tuple[list[Figure], list[Outcome], list[str]]:
+    """Run the tests; returns what they measured, how each of a row ended, and which failed."""
     figures = folder / "figures.json"
     command = [sys.executable, "-m", "pytest", "tests/faults", "-v", "--no-header"]
     command += [f"--fault-repetitions={repetitions}", f"--fault-figures={figures}"]
@@ -32,6 +34,7 @@ def inject(folder: Path, repetitions: int, rows: list[int]) -> tuple[list[Figure
         command += [f"--fault-rows={','.join(map(str, rows))}"]
     # Repetitions take as long as they take; each wait in a test has its own end.
     command += ["-o", "timeout=1800"]
+    failed: list[str] = []
     with open(folder / "pytest.log", "w") as log:
         running = subprocess.Popen(
             command,
@@ -45,10 +48,13 @@ def inject(folder: Path, repetitions: int, rows: list[int]) -> tuple[list[Figure
         for line in running.stdout:
             print(line, end="", flush=True)
             log.write(line)
-        running.wait()
+            if line.startswith(("FAILED ", "ERROR ")):
+                failed.append(line.split()[1])
+        if running.wait() and not failed:
+            failed.append(f"pytest ended with {running.returncode}")
     if not figures.is_file():
-        return [], []
-    return load(json.loads(figures.read_text(encoding="utf-8")))
+        return [], [], failed
+    return *load(json.loads(figures.read_text(encoding="utf-8"))), failed
 
 
 def targets(figures: list[Figure]) -> list[Target]:
@@ -85,7 +91,7 @@ def main() -> None:
         parser.error("the full form is of all rows: --full goes without --rows")
     repetitions = FULL if arguments.full else QUICK
     folder = harness.start("faults", arguments.full, arguments.resume)
-    figures, outcomes = inject(folder, repetitions, arguments.rows)
+    figures, outcomes, failed = inject(folder, repetitions, arguments.rows)
     wanted = arguments.rows or list(ROWS)
     table = [line for line in lines(figures, outcomes) if line.row in wanted]
     (folder / "faults.md").write_text(text(table, repetitions), encoding="utf-8")
@@ -94,14 +100,17 @@ def main() -> None:
         "lines": len(table),
         "lines that pass": sum(line.holds for line in table),
         "lines that fail": [asdict(line) for line in table if not line.holds],
-        "matrix": {str(row): [asdict(line) for line in table if line.row == row] for row in wanted},
+        "tests that fail": [{"test": test} for test in failed],
+        "matrix": [asdict(line) for line in table],
         "values": [asdict(one) for one in merged(figures)],
         "tests": [asdict(one) for one in outcomes],
     }
     harness.finish("faults", folder, found, targets(figures), arguments.full)
     print(markdown(table))
     print(f"table  {folder / 'faults.md'}")
-    sys.exit(0 if all(line.holds for line in table) else 1)
+    for test in failed:
+        print(f"failed  {test}")
+    sys.exit(0 if all(line.holds for line in table) and not failed else 1)
 
 
 if __name__ == "__main__":
