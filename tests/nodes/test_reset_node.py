@@ -45,7 +45,7 @@ class TrayCamera:
 
 @pytest.fixture(scope="module")
 def cell() -> Iterator[ResetCell]:
-    made = ResetCell()
+    made = ResetCell(emergency_stop_timeout_s=10.0)
     made.start_reset()
     yield made
     made.close()

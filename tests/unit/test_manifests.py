@@ -163,12 +163,19 @@ def test_every_import_is_declared(name: str) -> None:
     assert undeclared(sources(PACKAGES[name]), own, declared(manifest(name))) == []
 
 
+def compared_with() -> set[str]:
+    """Modules that benchmarks alone use, and tell how to install."""
+    return {
+        name.replace("-", "_") for name in requirements(ROOT / "benchmarks" / "requirements.txt")
+    }
+
+
 def test_every_import_of_tests_and_benchmarks_is_declared() -> None:
     folders = [ROOT / "tests", ROOT / "benchmarks", ROOT / "scripts"]
     paths = sources(*folders)
     own = {path.stem for path in paths} | {path.parent.name for path in paths}
     known = set().union(*(declared(manifest(name)) for name in PACKAGES))
-    own |= set(PACKAGES) | BUILD_TOOLS
+    own |= set(PACKAGES) | BUILD_TOOLS | compared_with()
     # Tests name types that are not there, to see them refused.
     assert undeclared(paths, own, known, by_name=False) == []
 
@@ -242,6 +249,7 @@ def test_lock_pins_what_is_asked_for_and_what_is_imported() -> None:
         "serial": "pyserial",
         "yaml": "pyyaml",
     }
+    own |= compared_with()
     for module in sorted(used - own - set(sys.stdlib_module_names)):
         name = names.get(module, module).replace("_", "-")
         assert {name, f"ros-{name}"} & set(lock), f"{module} is imported and not in the lock"
