@@ -24,7 +24,7 @@ from twinloop_sim import cells
 
 from twinloop import planners, tasks
 
-ROLLOUTS = 10
+ROLLOUTS = 20
 TRIALS = 20
 _TRIAL_SEEDS = 900_000_000
 _FIRST_DEVIATION = 0.01  # rad, of each step's target

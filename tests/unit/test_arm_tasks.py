@@ -10,6 +10,7 @@ import pytest
 import torch
 from twinloop.learning.episode import Episode
 from twinloop.planners.linear_quadratic.encoding import encoding_of
+from twinloop.tasks.panda_tool import tool
 from twinloop_sim import cells
 from twinloop_sim.cells.arm_scene import reach, tool_chain
 from twinloop_sim.cells.stacking import SEAT_M, STARTS
@@ -69,6 +70,14 @@ def test_a_mug_nearer_to_its_coaster_costs_less_and_earns_more() -> None:
     assert float(task.error(far)) == pytest.approx(0.16)
 
 
+def test_the_tool_is_where_the_kinematics_of_the_urdf_have_it() -> None:
+    q = np.random.default_rng(0).uniform(-1.0, 1.0, (5, 7)) + tasks.make("pushing").center
+    place, direction = tool(torch.from_numpy(q))
+    position, rotation = tool_chain().poses(q)
+    np.testing.assert_allclose(place, position[:, 0], atol=1e-9)
+    np.testing.assert_allclose(direction, rotation[:, 0, :, 2], atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["stacking", "pushing"])
 def test_states_take_what_is_wanted_relative_to_the_goal_and_lead_back_at_goal_zero(name) -> None:
     task: Any = tasks.make(name)
@@ -126,9 +135,9 @@ def test_a_mug_goes_where_the_tool_pushes_it() -> None:
     try:
         cell.reset([0])
         before = cell.truth().position[0]
-        tool = tool_chain().poses(cell.command[0])[0][0]
+        where = tool_chain().poses(cell.command[0])[0][0]
         for step in range(1, 16):
-            cell.step(reach(tool + np.array([0.008 * step, 0.0, 0.0]))[None])
+            cell.step(reach(where + np.array([0.008 * step, 0.0, 0.0]))[None])
         moved = cell.truth().position[0] - before
         assert 0.06 < moved[0] < 0.14
         assert np.abs(moved[1:]).max() < 0.02

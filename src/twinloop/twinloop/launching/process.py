@@ -272,7 +272,9 @@ class _LineReader:
 def _bound_to_launcher() -> tuple[str, ...]:
     """Return a prefix under which a process gets SIGTERM should the launcher itself be killed."""
     found = shutil.which("setpriv")
-    return (found, "--pdeathsig", "TERM", "--") if found else ()
+    # A launcher that was gone before the signal was asked for will not send it.
+    check = ("sh", "-c", 'test "$PPID" = "$0" && exec "$@"', str(os.getpid()))
+    return (found, "--pdeathsig", "TERM", "--", *check) if found else ()
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -46,11 +46,11 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     divergence: float = Field(default=1.0, gt=0)
-    least_factor: float = Field(default=0.1, gt=0)
+    least_factor: float = Field(default=0.5, gt=0)
     most_factor: float = Field(default=3.0, gt=0)
     components: int = Field(default=20, ge=1)
     prior_strength: float = Field(default=1.0, gt=0)
-    prior_rollouts: int = Field(default=40, ge=2)
+    prior_rollouts: int = Field(default=60, ge=2)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from twinloop.robots.panda import PANDA
 from twinloop.tasks.goal_task import GoalTask, GoalTaskConfig, read_config
+from twinloop.tasks.panda_tool import tool
 
 
 class PushingConfig(GoalTaskConfig):
@@ -16,6 +17,8 @@ class PushingConfig(GoalTaskConfig):
     Attributes:
         soft_m: errors below this cost quadratically, larger ones linearly.
         error_weight: cost per m.
+        tool_height_m, height_weight: where the tool should stay, and cost per m² off.
+        tilt_weight: cost of a tool that does not point down, square of the sine.
         speed_weight: cost of the joints' square speed, (rad/s)².
         change_weight: cost of how far targets are ahead of the joints, rad².
         reward_m: progress that earns 1 in a step.
@@ -23,6 +26,9 @@ class PushingConfig(GoalTaskConfig):
 
     soft_m: float
     error_weight: float
+    tool_height_m: float
+    height_weight: float
+    tilt_weight: float
     speed_weight: float
     change_weight: float
     reward_m: float
@@ -45,13 +51,18 @@ class Pushing(GoalTask):
         return torch.linalg.vector_norm(self._off(observation)[..., :2], dim=-1)
 
     def cost(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
-        """Return a price on the mug's distance, and a small one on haste."""
+        """Return a price on the mug's distance, on a tool that leaves its height, and on haste."""
         c = self.config
         square = self._off(observation)[..., :2].square().sum(-1)
         speed = observation[..., self._velocity].square().sum(-1)
+        place, direction = tool(observation[..., self.joint_position])
+        height = (place[..., 2] - c.tool_height_m).square()
+        tilt = direction[..., :2].square().sum(-1)
         ahead = (action - observation[..., self.joint_position]).square().sum(-1)
         return (
             c.error_weight * (torch.sqrt(square + c.soft_m**2) - c.soft_m)
+            + c.height_weight * height
+            + c.tilt_weight * tilt
             + c.speed_weight * speed
             + c.change_weight * ahead
         )
