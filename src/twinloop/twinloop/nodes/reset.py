@@ -30,6 +30,7 @@ from twinloop.resets.machine import Outcome
 from twinloop.resets.settings import load_settings
 from twinloop_interfaces.action import ResetScene
 
+_DISCOVERY_S = 10.0  # nodes that were started together find each other within it
 _LEASE_S = 0.6  # after the last command another source may command
 _END_S = 5.0
 _POLL_S = 0.05
@@ -168,14 +169,21 @@ class ResetNode(Node):
             time.sleep(_LEASE_S)
         self._outcome = outcome
 
+    def _missing(self) -> str:
+        """What a reset needs and nobody serves, such as right after the start."""
+        return self._client.missing or ("" if self._hand.is_there else "joint_states of the hand")
+
     def _bring_back(self, handle: ServerGoalHandle) -> Outcome:
         self._prepared.join()
         if self._reset is None:
             return Outcome(Fault.NO_PATH, self._trouble, 0.0, (), {})
-        missing = self._client.missing
-        if missing or not self._hand.is_there:
-            missing = missing or "the hand's joints (joint_states)"
-            return Outcome(Fault.STOPPED, f"there is no {missing}", 0.0, (), {})
+        missing = self._missing()
+        end_s = time.monotonic() + _DISCOVERY_S
+        while missing and time.monotonic() < end_s and not self._withdrawn.is_set():
+            time.sleep(0.05)
+            missing = self._missing()
+        if missing:
+            return Outcome(Fault.STOPPED, f"not there: {missing}", 0.0, (), {})
 
         def tell(phase: str, percent: float) -> None:
             self._phase = phase
