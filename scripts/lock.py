@@ -15,7 +15,6 @@ LEFT_OUT = {
     "pytest-cov",
     "coverage",
     "pytest-repeat",
-    "pytest-rerunfailures",
     "mujoco-studio",
 }
 

@@ -39,6 +39,8 @@ def test_a_recording_is_published_as_a_camera(tmp_path: Path) -> None:
     path = record(tmp_path / "plain.db3", 60)
     calibration = tmp_path / "color.yaml"
     save_camera(calibration, pinhole("color", (WIDTH, HEIGHT), 50.0))
+    # A busy machine does not keep the images' time; what is late is tested with the driver.
+    patient = {"jitter_warn_ms": 1e4, "lost_warn": 1.0, "silent_s": 10.0}
     seen: dict[str, list[Any]] = defaultdict(list)
     with Observer(DOMAIN) as observer:
         for topic, kind in TOPICS.items():
