@@ -46,7 +46,12 @@ def test_a_recording_is_published_as_a_camera(tmp_path: Path) -> None:
         for topic, kind in TOPICS.items():
             observer.node.create_subscription(kind, topic, seen[topic].append, qos.IMAGE)
         process = start_node(
-            "twinloop.nodes.realsense", DOMAIN, file=path, loop=True, color_calibration=calibration
+            "twinloop.nodes.realsense",
+            DOMAIN,
+            file=path,
+            loop=True,
+            color_calibration=calibration,
+            **patient,
         )
         try:
             wait_until(lambda: all(len(seen[topic]) >= 5 for topic in TOPICS))
