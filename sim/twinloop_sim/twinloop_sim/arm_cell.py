@@ -14,12 +14,12 @@ from typing import Annotated
 
 import mujoco
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twinloop.paths import share
 from twinloop.robots.description import cell_urdf
 from twinloop.robots.panda import FINGER_JOINTS, FINGER_TRAVEL_M, PANDA
+from twinloop.yaml_files import read_yaml
 
 from twinloop_sim.mujoco_twin import hand_spec
 from twinloop_sim.settings import MujocoSettings, SceneSettings
@@ -67,7 +67,7 @@ def arm_cell_settings() -> ArmCellSettings:
     """Read config/twin/arm_cell.yaml; raises ValueError naming file and field."""
     path = share("config", "twin", "arm_cell.yaml")
     try:
-        return ArmCellSettings.model_validate(yaml.safe_load(path.read_text()))
+        return ArmCellSettings.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
 

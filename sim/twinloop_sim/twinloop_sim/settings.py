@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from twinloop.paths import share
+from twinloop.yaml_files import read_yaml
 
 STEREO = ("left", "right")  # the eyes that the balls are tracked with
 DEPTH = "depth"
@@ -126,8 +126,7 @@ def bullet_settings() -> BulletSettings:
 
 def _read(name: str, kind: type[_Kind]) -> _Kind:
     path = share("config", "twin", f"{name}.yaml")
-    content: Any = yaml.safe_load(path.read_text())
     try:
-        return kind.model_validate(content)
+        return kind.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ValueError(f"{path}: {error}") from error

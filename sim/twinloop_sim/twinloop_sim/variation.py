@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
+from twinloop.yaml_files import read_yaml
 
 Array = NDArray[np.float64]
 JOINTS = len(HAND24.joint_names)
@@ -151,8 +151,8 @@ def _read(name: str, kind: type[_Kind]) -> _Kind:
     if Path(name).name != name or not path.is_file():
         raise ValueError(f"no variation {name!r}: there is no file {path}")
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

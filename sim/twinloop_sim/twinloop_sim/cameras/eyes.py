@@ -18,6 +18,8 @@ Image = NDArray[np.uint8]
 BACKGROUND, HAND, BALL0, BALL1 = range(4)  # labels
 NEAR_M, FAR_M = 0.05, 2.5
 FLOOR_HALF_M = 0.8
+_MOST = 1e3  # of what can be drawn, rad and m
+_LEAST_NORM = 0.5  # of an orientation
 
 
 def draw_rig_error(
@@ -73,7 +75,8 @@ class Eyes(ABC):
             ball_quaternion: orientations [2, 4], w first.
 
         Raises:
-            ValueError: another shape, or a value that is not finite.
+            ValueError: another shape, a value that is not finite or beyond all bounds, or no
+                orientation.
         """
 
     @abstractmethod
@@ -142,7 +145,11 @@ class Eyes(ABC):
             "ball_quaternion": (np.asarray(ball_quaternion, dtype=np.float64), (2, 4)),
         }
         for name, (value, shape) in given.items():
-            if value.shape != shape or not np.isfinite(value).all():
-                raise ValueError(f"{name} must be finite {shape}, got {value.tolist()}")
+            if value.shape != shape:
+                raise ValueError(f"{name} has the shape {value.shape}, expected {shape}")
+            if not np.abs(value).max() < _MOST:
+                raise ValueError(f"{name} is {value.tolist()}, expected numbers below {_MOST:g}")
         joints, place, turn = (value for value, _ in given.values())
+        if np.linalg.norm(turn, axis=-1).min() < _LEAST_NORM:
+            raise ValueError(f"ball_quaternion is {turn.tolist()}, expected unit ones")
         return joints, place, turn

@@ -47,6 +47,7 @@ _STEPS_HZ = 10.0
 _WAIT_S = 0.002  # how often images that are held back are looked at
 _RATE_OVER = 31  # exposures of which the rate is told
 _SILENT_S = 1.0
+_MOST_SAID = 300  # characters of a complaint
 
 
 class TwinCamerasNode(Node):
@@ -125,6 +126,7 @@ class TwinCamerasNode(Node):
         )
         self._pair_ms = 0.0
         self._heard_s = 0.0
+        self._refused, self._complaint = 0, ""
         self._stamps: deque[int] = deque(maxlen=_RATE_OVER)
         self._held: deque[tuple[float, str, NDArray[Any], int]] = deque()
         self._topics = {
@@ -201,7 +203,10 @@ class TwinCamerasNode(Node):
             "rate_hz": f"{rate_hz:.1f}",
             "pair_ms": f"{self._pair_ms:.1f}",
             "left_out": str(self._choice.left_out),
+            "refused": str(self._refused),
         }
+        if self._complaint:
+            return Health(WARN, self._complaint, values)
         if self.is_active and time.monotonic() - self._heard_s > _SILENT_S:
             return Health(WARN, "waits for the twin's scene", values)
         return Health(OK, "drawing" if rate_hz else "nobody looks", values)
@@ -212,6 +217,9 @@ class TwinCamerasNode(Node):
             return
         self._heard_s = now_s
         stamp_ns = nanoseconds(message.header.stamp)
+        if stamp_ns < 0:
+            self._refuse(f"its stamp is {stamp_ns} ns, expected none before 0")
+            return
         if not self._choice.takes(stamp_ns, message.exposures_left, now_s):
             return
         wants_pair = any(self._topics[name].has_listeners for name in STEREO)
@@ -221,7 +229,12 @@ class TwinCamerasNode(Node):
         wants_tray = TRAY in self._topics and is_last and self._topics[TRAY].has_listeners
         if not (wants_pair or wants_depth or wants_tray):
             return
-        eyes.pose(*true_poses(message))
+        try:
+            eyes.pose(*true_poses(message))
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        self._complaint = ""
         due_s = now_s + self.param("latency_s") * self._choice.slowness
         if wants_pair:
             for name, image in zip(STEREO, eyes.pair(), strict=True):
@@ -236,6 +249,10 @@ class TwinCamerasNode(Node):
             image = self._sensor.expose(eyes.image(TRAY), self._rng)
             self._publish(due_s, TRAY, image, stamp_ns)
         self._choice.drew(time.monotonic() - now_s)
+
+    def _refuse(self, reason: str) -> None:
+        self._refused += 1
+        self._complaint = f"scene refused: {reason}"[:_MOST_SAID]
 
     def _publish(self, due_s: float, name: str, image: NDArray[Any], stamp_ns: int) -> None:
         """Publish an image when it is due on the steady clock."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from twinloop.drivers.faults import SampleLost
 from twinloop.robots.base import Robot
 
 Array = NDArray[np.float64]
@@ -41,6 +42,27 @@ class JointReading:
     effort: Array
     temperature: Array
     faults: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_finite(source: str, robot: Robot, position: Array, velocity: Array) -> None:
+    """Refuse joints that are nowhere.
+
+    Args:
+        source: of the answer, for people.
+        robot: whose joints they are.
+        position: [J], rad.
+        velocity: [J], rad/s.
+
+    Raises:
+        SampleLost: a value is not finite; names its joint.
+    """
+    is_bad = ~(np.isfinite(position) & np.isfinite(velocity))
+    if is_bad.any():
+        joint = int(is_bad.argmax())
+        raise SampleLost(
+            f"{source}: {robot.joint_names[joint]} is at {position[joint]:g} rad and "
+            f"{velocity[joint]:g} rad/s, not finite"
+        )
 
 
 class JointDriver(ABC):

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from twinloop.drivers.base import Array, DriverSettings, JointDriver, JointReading
+from twinloop.drivers.base import Array, DriverSettings, JointDriver, JointReading, check_finite
 from twinloop.drivers.faults import DeviceMissing, JointFault, SampleLost
 from twinloop.robots.base import Robot
 from twinloop.robots.shadow_hand import COUPLED, WRIST
@@ -139,8 +139,7 @@ class ShadowHandDriver(JointDriver):
         except KeyError as error:
             raise SampleLost(f"joint_states lacks {error}") from error
         position, velocity, effort = np.array(rows, np.float64).T.copy()
-        if not np.isfinite([position, velocity]).all():
-            raise SampleLost("something measured is not finite")
+        check_finite("joint_states", self.robot, position, velocity)
         unknown = np.full(len(rows), np.nan)
         return JointReading(position, velocity, effort, unknown, self._link.faults())
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from twinloop.drivers.base import Array, DriverSettings, JointDriver, JointReading
+from twinloop.drivers.base import Array, DriverSettings, JointDriver, JointReading, check_finite
 from twinloop.drivers.faults import DeviceLost, DeviceMissing, JointFault, SampleLost
 from twinloop.robots.base import Robot
 
@@ -67,11 +67,11 @@ class TemplateDriver(JointDriver):
         if len(answer) != 17 * joints:
             raise SampleLost(f"{len(answer)} bytes, expected {17 * joints}")
         measured = np.frombuffer(answer, "<f8", offset=joints)
-        if not np.isfinite(measured).all():
-            raise SampleLost("something measured is not finite")
+        position, velocity = measured.reshape(2, joints).copy()
+        check_finite("answer", self.robot, position, velocity)
         return JointReading(
-            position=measured[:joints].copy(),
-            velocity=measured[joints:].copy(),
+            position=position,
+            velocity=velocity,
             effort=self._unknown,
             temperature=self._unknown,
             faults=self._faults(answer),

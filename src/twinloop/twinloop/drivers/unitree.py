@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from twinloop.drivers.base import Array, DriverSettings, JointDriver, JointReading
+from twinloop.drivers.base import Array, DriverSettings, JointDriver, JointReading, check_finite
 from twinloop.drivers.faults import DeviceLost, DeviceMissing, JointFault, SampleLost
 from twinloop.robots.base import Robot
 
@@ -90,11 +90,10 @@ class UnitreeDriver(JointDriver):
         self._receive()
         motors = self._state.motorState[: len(self.robot.joint_names)]
         measured = np.array([(motor.q, motor.dq, motor.tauEst) for motor in motors], np.float64)
-        if not np.isfinite(measured).all():
-            raise SampleLost("something measured is not finite")
         temperature = np.array([motor.temperature for motor in motors], np.float64)
         self.battery = float(self._state.bms.SOC)
         position, velocity, effort = measured.T.copy()
+        check_finite("low-level state", self.robot, position, velocity)
         return JointReading(position, velocity, effort, temperature, self._faults(temperature))
 
     def engage(self, position: Array) -> None:

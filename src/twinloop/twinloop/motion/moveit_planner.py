@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike
 
 from twinloop.motion.errors import (
@@ -30,6 +29,7 @@ from twinloop.robots.description import cell_urdf
 from twinloop.robots.hand24 import HAND24
 from twinloop.robots.panda import FINGER_JOINTS, PANDA
 from twinloop.robots.rotations import quaternion_from_matrix
+from twinloop.yaml_files import read_yaml
 
 _WORLD = "world"
 _HELD = "held_ball"
@@ -46,7 +46,7 @@ def moveit_config(side: str = "right") -> dict[str, Any]:
     """Return what `MoveItPy` wants to know, as one dictionary of parameters."""
 
     def read(name: str) -> Any:
-        return yaml.safe_load(share("config", "moveit", f"{name}.yaml").read_text())
+        return read_yaml(share("config", "moveit", f"{name}.yaml"))
 
     ompl = read("ompl_planning")
     return {

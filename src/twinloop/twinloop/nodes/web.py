@@ -81,8 +81,9 @@ class WebNode(Node):
         self._disk = Disk(
             Path(self.param("record_dir")), Path(self.param("registry")) / contract.name
         )
+        limits = _limits(urdf, contract.action.elements)
         if self.param("control"):
-            self._actions = WebActions(self, self._state, contract, self.param("steps"))
+            self._actions = WebActions(self, self._state, contract, self.param("steps"), limits)
         wanted = self.param("port")
         self._server = LocalServer(wanted, f"twinloop {contract.name}")
         self._page = Page(
@@ -91,7 +92,7 @@ class WebNode(Node):
             urdf,
             PALM_FRAME,
             self._actions,
-            _limits(urdf, contract.action.elements),
+            limits,
         )
         for kind, topic, callback, profile in (
             (EpisodeStatus, "episode_status", self._feed.on_episode, qos.latched()),

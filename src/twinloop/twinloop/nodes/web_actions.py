@@ -40,10 +40,19 @@ class WebActions:
         state: gets what came of it, and tells what is going on.
         contract: of the task.
         steps: of an episode that is started on request.
+        limits: of each joint, lower and upper, rad.
     """
 
-    def __init__(self, node: Node, state: CellState, contract: Contract, steps: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        state: CellState,
+        contract: Contract,
+        steps: int,
+        limits: dict[str, tuple[float, float]],
+    ) -> None:
         self._node, self._state, self._contract, self._steps = node, state, contract, steps
+        self._limits = limits
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._triggers = {name: node.create_client(Trigger, name) for name in _TRIGGERS}
         self._pause = node.create_client(SetBool, "pause_episodes")
@@ -136,6 +145,8 @@ class WebActions:
         self._call(self._pause, SetBool.Request(data=is_pause), what, then)
 
     def _start(self, goal: str) -> None:
+        if not self._is_goal(goal):
+            return
         self._choose(goal)
         is_on_request = self._state.episode.total == 0
         then = partial(self._run_one, goal) if is_on_request else self._told("start")
@@ -167,7 +178,17 @@ class WebActions:
             lambda done: self._say("reset: begun" if done.result().accepted else "reset refused")
         )
 
+    def _is_goal(self, goal: object) -> bool:
+        """Whoever speaks the page's protocol can ask for what it does not offer."""
+        is_one = goal in self._state.goals or goal == ""
+        if not is_one:
+            offered = ", ".join(self._state.goals)
+            self._say(f"goal refused: {goal!r:.60} is none, expected {offered}")
+        return is_one
+
     def _say_goal(self, goal: str) -> None:
+        if not self._is_goal(goal):
+            return
         self._choose(goal)
         if self._state.episode.phase == "running":
             self._call(self._goal, SetGoal.Request(goal=goal), "goal", self._told(f"goal {goal}"))
@@ -183,7 +204,11 @@ class WebActions:
     def _move(self, name: str, position: float) -> None:
         joints = self._contract.action.elements
         if not self._state.is_paused or name not in joints:
-            self._say(f"{name} stays: pause first")
+            self._say(f"{name!r:.60} stays: pause first, and name a joint of the task")
+            return
+        low, high = self._limits[name]
+        if type(position) not in (int, float) or not low <= position <= high:
+            self._say(f"{name} stays: {position!r:.60} is asked for, expected {low:g} to {high:g}")
             return
         if not self._targets:
             missing = [one for one in joints if one not in self._state.joints]
@@ -191,7 +216,7 @@ class WebActions:
                 self._say(f"{name} stays: nobody tells where {missing[0]} is")
                 return
             self._targets = {one: self._state.joints[one] for one in joints}
-        self._targets[name] = position
+        self._targets[name] = float(position)
         self._moved_s = time.monotonic()
 
     def _publish(self) -> None:

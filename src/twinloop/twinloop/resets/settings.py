@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
 from twinloop.robots.panda import FINGER_TRAVEL_M
+from twinloop.yaml_files import read_yaml
 
 Array = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -176,6 +176,6 @@ def load_settings(path: Path | None = None) -> ResetSettings:
     """Read config/reset/baoding.yaml, or another file; raises ValueError naming file and field."""
     path = path or share("config", "reset", "baoding.yaml")
     try:
-        return ResetSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return ResetSettings.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
