@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from twinloop.learning.action_units import change_units
 from twinloop.learning.episode import Episode
 from twinloop.learning.goals import OneGoal
 from twinloop.learning.policy import ExploringActor, PolicyConfig, PolicyLearner, new_proposal
@@ -20,6 +21,7 @@ from twinloop.models.proposal import Proposal, ProposalConfig
 from twinloop import tasks
 
 CHANGE = 0.1
+UNITS = change_units(slice(0, 1), CHANGE)
 
 
 def counting_episode(steps: int, stop_reason: str = "completed", offset: float = 0.0) -> Episode:
@@ -31,7 +33,7 @@ def counting_episode(steps: int, stop_reason: str = "completed", offset: float =
 
 
 def test_runs_stop_at_the_end_of_their_episode() -> None:
-    replay = StepReplay(slice(0, 1), CHANGE)
+    replay = StepReplay(UNITS)
     replay.add(counting_episode(4))
     replay.add(counting_episode(2, "dropped", offset=100.0))
     runs = replay.draw(400, 3, torch.Generator().manual_seed(0))
@@ -47,7 +49,7 @@ def test_runs_stop_at_the_end_of_their_episode() -> None:
 
 
 def test_a_goal_goes_with_the_runs_of_its_episode() -> None:
-    replay = StepReplay(slice(0, 1), CHANGE, goal_size=1)
+    replay = StepReplay(UNITS, goal_size=1)
     replay.add(counting_episode(3), [1.0])
     replay.add(counting_episode(3, offset=100.0), [2.0])
     runs = replay.draw(100, 2, torch.Generator().manual_seed(0))
@@ -58,7 +60,7 @@ def test_a_goal_goes_with_the_runs_of_its_episode() -> None:
 
 def test_an_empty_replay_refuses_to_draw() -> None:
     with pytest.raises(ValueError, match="no transitions"):
-        StepReplay(slice(0, 1), CHANGE).draw(1, 1, torch.Generator())
+        StepReplay(UNITS).draw(1, 1, torch.Generator())
 
 
 def small_proposal() -> Proposal:

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twinloop.learning.action_units import change_units
 from twinloop.learning.episode import Episode
 from twinloop.learning.goals import Goals
 from twinloop.learning.soft_actor_critic import Actor, Batch, SACConfig, SoftActorCritic
@@ -103,7 +104,8 @@ class PolicyLearner:
             torch.manual_seed(seed)  # layers draw their first weights from the global generator
             self.proposal = new_proposal(self.task, max_change, config.hidden)
             self.sac = SoftActorCritic(self.proposal, config.sac, seed)
-        self._replay = StepReplay(self.task.command, max_change, goals.size)
+        units = change_units(self.task.command, max_change, self.task.action_size)
+        self._replay = StepReplay(units, goals.size)
         self._max_change = max_change
         action = self.task.contract.action
         self._reach = torch.tensor([action.lower, action.upper])[:, None]  # [2, 1, A]

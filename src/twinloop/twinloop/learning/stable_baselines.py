@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -43,15 +44,10 @@ def load(
     Raises:
         ModelInvalid: the file is no such checkpoint, or not of the contract's sizes.
     """
-    weights = _read(Path(path))
-    if "actor.mu.weight" in weights or "actor.mu.0.weight" in weights:
-        actor = _off_policy(weights, activation or "relu")
-    elif "action_net.weight" in weights:
-        actor = _on_policy(weights, activation or "tanh")
-    else:
-        raise ModelInvalid(
-            f"{path}: no policy of SAC, TD3, DDPG, PPO or A2C; it has {sorted(weights)[:6]}"
-        )
+    try:
+        actor = actor_of(_read(Path(path)), activation)
+    except ModelInvalid as error:
+        raise ModelInvalid(f"{path}: {error}") from error
     if contract is not None:
         sizes = (contract.observation_size, contract.action_size)
         if sizes != (actor.observation_size, actor.action_size):
@@ -71,6 +67,22 @@ def load(
     return actor.eval()
 
 
+def actor_of(
+    weights: Mapping[str, Tensor], activation: Literal["relu", "tanh"] | None = None
+) -> Actor:
+    """Return the actor of a policy's weights, by the names that Stable-Baselines3 gives them.
+
+    Raises:
+        ModelInvalid: they are of another policy, or layers do not fit together.
+    """
+    weights = dict(weights)
+    if "actor.mu.weight" in weights or "actor.mu.0.weight" in weights:
+        return _off_policy(weights, activation or "relu")
+    if "action_net.weight" in weights:
+        return _on_policy(weights, activation or "tanh")
+    raise ModelInvalid(f"no policy of SAC, TD3, DDPG, PPO or A2C; it has {sorted(weights)[:6]}")
+
+
 @torch.no_grad()
 def _rescale(actor: Actor, middle: Tensor, half: Tensor) -> None:
     """Work the limits into the last layer of a policy that acts in the space's own units, clipped:
@@ -85,13 +97,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(_WEIGHTS).file_size > _MOST_BYTES:
-                raise ModelInvalid(f"{path}: {_WEIGHTS} is larger than {_MOST_BYTES} bytes")
+                raise ModelInvalid(f"{_WEIGHTS} is larger than {_MOST_BYTES} bytes")
             data = archive.read(_WEIGHTS)
         weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelInvalid(f"{path}: is no checkpoint of Stable-Baselines3: {error}") from error
+        raise ModelInvalid(f"is no checkpoint of Stable-Baselines3: {error}") from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ModelInvalid(f"{path}: {_WEIGHTS} does not hold tensors by name")
+        raise ModelInvalid(f"{_WEIGHTS} does not hold tensors by name")
     return {str(name): value.float() for name, value in weights.items()}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinloop.learning.action_units import ActionUnits
 from twinloop.learning.episode import Episode
 
 
@@ -20,10 +21,12 @@ class Runs:
 
     Attributes:
         observations [B, K + 1, O]: after its end a run repeats its last row.
-        actions [B, K, A]: changes of the targets, in units of the largest one.
+        actions [B, K, A]: in units of ±1, such as changes of targets by the largest one.
         steps [B]: how many transitions a run has, 1 to K.
         failed [B]: whether the run's last observation ended its episode as a failure.
         goal [B, G]: what the episode was after.
+        later [B, O]: an observation at random from the rest of the episode, after the run's first
+            transition; empty [B, 0] unless asked for.
     """
 
     observations: Tensor
@@ -31,19 +34,19 @@ class Runs:
     steps: Tensor
     failed: Tensor
     goal: Tensor
+    later: Tensor | None = None
 
 
 class StepReplay:
     """All transitions seen so far, as rows of joined episodes.
 
     Args:
-        command: where the previous command lies in the observation, [A].
-        max_change: largest change of a target in a step.
+        units: of the actions.
         goal_size: elements of an episode's goal, G.
     """
 
-    def __init__(self, command: slice, max_change: float, goal_size: int = 0) -> None:
-        self._command, self._max_change = command, max_change
+    def __init__(self, units: ActionUnits, goal_size: int = 0) -> None:
+        self._units = units
         self._goal_size = goal_size
         self._rows: tuple[list[Any], ...] = tuple([] for _ in range(5))
         self._joined: tuple[Tensor, ...] | None = None
@@ -61,10 +64,10 @@ class StepReplay:
         if not count:
             return
         observations = episode.observations.astype(np.float32)
-        change = (episode.actions - observations[:-1, self._command]) / self._max_change
-        actions = np.zeros((count + 1, change.shape[1]), dtype=np.float32)
-        actions[:-1] = np.clip(change, -1.0, 1.0)
-        cut_short = episode.meta.get("stop_reason", "completed") != "completed"
+        actions = np.zeros((count + 1, episode.actions.shape[1]), dtype=np.float32)
+        actions[:-1] = self._units.of(episode)
+        # None: whoever recorded it was killed, which says nothing about the task.
+        cut_short = (episode.meta.get("stop_reason") or "completed") != "completed"
         failed = np.zeros(count + 1, dtype=np.float32)
         failed[-1] = float(cut_short)
         left = np.arange(count, -1, -1)  # transitions from a row to the end of its episode
@@ -81,7 +84,9 @@ class StepReplay:
         observations, _, _, _, goals, _ = self._join()
         return observations, goals
 
-    def draw(self, count: int, steps: int, generator: torch.Generator) -> Runs:
+    def draw(
+        self, count: int, steps: int, generator: torch.Generator, with_later: bool = False
+    ) -> Runs:
         """Return B runs of up to `steps` transitions, all starts equally likely.
 
         Raises:
@@ -94,8 +99,18 @@ class StepReplay:
         length = left[start].clamp(max=steps)
         offset = torch.minimum(torch.arange(steps + 1), length[:, None])
         rows = start[:, None] + offset
+        later = None
+        if with_later:
+            share = torch.rand(count, generator=generator)
+            ahead = 1 + (share * left[start]).long()
+            later = observations[start + torch.minimum(ahead, left[start].long())]
         return Runs(
-            observations[rows], actions[rows[:, :-1]], length, failed[start + length], goals[start]
+            observations[rows],
+            actions[rows[:, :-1]],
+            length,
+            failed[start + length],
+            goals[start],
+            later,
         )
 
     def _join(self) -> tuple[Tensor, ...]:

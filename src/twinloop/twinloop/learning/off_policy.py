@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies by soft actor-critic from any episodes of a task; rewards come from observations.
+
+The gradient steps are those of Stable-Baselines3's SAC. What is drawn for them is ours: episodes,
+and so bags, whatever recorded them. Nothing here is pickled or unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinloop.learning.action_units import units_of
+from twinloop.learning.discor import BellmanErrors
+from twinloop.learning.episode import Episode
+from twinloop.learning.hindsight import relabelled, slices_of
+from twinloop.learning.stable_baselines import actor_of
+from twinloop.learning.step_replay import StepReplay
+from twinloop.models.actor import Actor, ActorConfig
+from twinloop.tasks.base import Task
+
+
+class LibraryMissing(ImportError):
+    """Stable-Baselines3 is not installed."""
+
+
+@dataclass(frozen=True)
+class OffPolicySettings:
+    """How a policy is learned.
+
+    Attributes:
+        hidden: widths of the layers of actor and critics.
+        batch: transitions of a gradient step.
+        discount: of rewards, a control step.
+        steps: rewards summed before the critic takes over.
+        updates: gradient steps for each new transition, at most: the update-to-data ratio.
+        first: transitions of random motion, and before which nothing is learned.
+        target_entropy: aimed at, per element of the action.
+        relabelled: share of transitions that are learned for a goal that the episode reached later
+            (Andrychowicz et al., arXiv 1707.01495); the task's observation names both.
+        normalises: observations are scaled by the first ones.
+        discor: transitions whose bootstrap is likely right are learned from more often; see
+            `learning/discor.py`.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 3e-4
+    batch: int = 256
+    discount: float = 0.99
+    steps: int = 1
+    updates: float = 1.0
+    first: int = 100
+    target_entropy: float = -1.0
+    relabelled: float = 0.0
+    normalises: bool = False
+    discor: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "steps", "first"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not 0.0 <= self.relabelled <= 1.0 or not 0.0 < self.discount < 1.0 or self.updates <= 0:
+            raise ValueError(
+                f"relabelled is {self.relabelled}, discount {self.discount} and updates "
+                f"{self.updates}, expected 0 to 1, between 0 and 1, and more than 0"
+            )
+
+
+class Drawn(NamedTuple):
+    """A minibatch, by the names under which Stable-Baselines3's SAC reads it; all [B, ...]."""
+
+    observations: Tensor
+    actions: Tensor
+    next_observations: Tensor
+    dones: Tensor  # [B, 1], 1 where nothing follows
+    rewards: Tensor  # [B, 1]
+    discounts: Tensor  # [B, 1], of what follows
+
+
+class OffPolicyLearner:
+    """An actor, its critics, and every transition that they have been given.
+
+    Args:
+        task: gives rewards, sizes and limits; its goal has to stand in the observation.
+        seed: of first weights, minibatches and noise.
+
+    Raises:
+        LibraryMissing: Stable-Baselines3 is not installed.
+        ValueError: the task's goal is not in its observation, or is not named for relabelling.
+    """
+
+    def __init__(self, task: Task, settings: OffPolicySettings, seed: int = 0) -> None:
+        if task.target_of or task.goal_values:
+            raise ValueError(
+                f"the goal of task {task.name} is not in its observation, which a policy needs"
+            )
+        self.task, self.settings = task, settings
+        self._units = units_of(task)
+        self._replay = StepReplay(self._units)
+        self._goal_slices = slices_of(task) if settings.relabelled else None
+        self._generator = torch.Generator().manual_seed(seed)
+        self._mean = torch.zeros(task.observation_size)
+        self._scale = torch.ones(task.observation_size)
+        self._is_scaled = not settings.normalises
+        self.updates = 0
+        with self._random_numbers():
+            torch.manual_seed(seed)
+            self._sac = _new_sac(task, settings, seed)
+            self._sac.replay_buffer = self
+            self._errors = BellmanErrors(self._sac, settings) if settings.discor else None
+            self._random_state = torch.get_rng_state()
+
+    @property
+    def transitions(self) -> int:
+        """Number of transitions taken so far."""
+        return self._replay.transitions
+
+    @property
+    def owed(self) -> int:
+        """Gradient steps that the update-to-data ratio still allows."""
+        if self.transitions < self.settings.first:
+            return 0
+        return int(self.transitions * self.settings.updates) - self.updates
+
+    def add(self, episodes: Sequence[Episode]) -> None:
+        """Take episodes; the first ones also set the scales, where observations are scaled."""
+        for episode in episodes:
+            self._replay.add(episode)
+        if not self._is_scaled and self.transitions >= self.settings.first:
+            self._set_scales()
+
+    def improve(self, most: int | None = None, time_limit_s: float = float("inf")) -> int:
+        """Take the gradient steps that are owed, at most so many; returns how many were taken."""
+        count = self.owed if most is None else min(most, self.owed)
+        began, done = time.monotonic(), 0
+        with self._random_numbers():
+            while done < count and time.monotonic() - began < time_limit_s:
+                self._sac.train(gradient_steps=1, batch_size=self.settings.batch)
+                done += 1
+                self.updates += 1
+        return done
+
+    def sample(self, batch_size: int, env: object = None) -> Drawn:
+        """Return a minibatch; Stable-Baselines3 asks for it at each gradient step."""
+        if self._errors is None:
+            return self._draw(batch_size)
+        drawn = self._draw(self._errors.POOL * batch_size)
+        return Drawn(*self._errors.choose(drawn, batch_size, self._generator))
+
+    def values(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Return the lower of the critics' values: [B, O] and actions in ±1 [B, A] -> [B]."""
+        with torch.no_grad():
+            seen = (observations - self._mean) / self._scale
+            return torch.cat(self._sac.critic(seen, actions), dim=1).amin(1)
+
+    def actor(self) -> Actor:
+        """Return a frozen copy of the policy."""
+        return with_units(
+            actor_of(self._sac.policy.state_dict()), self.task, self._mean, self._scale
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Return the last losses and the temperature."""
+        return {
+            name.removeprefix("train/"): float(value)
+            for name, value in self._sac.logger.name_to_value.items()
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the state of training, without the episodes, as a file that appears whole."""
+        state = {
+            "parameters": self._sac.get_parameters(),
+            "log_temperature": self._sac.log_ent_coef.detach(),
+            "random_state": self._random_state,
+            "generator": self._generator.get_state(),
+            "mean": self._mean,
+            "scale": self._scale,
+            "is_scaled": self._is_scaled,
+            "updates": self.updates,
+        }
+        if self._errors is not None:
+            state["errors"] = self._errors.state()
+        fresh = path.with_suffix(".part")
+        with fresh.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote; episodes are added as to a new learner."""
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        self._sac.set_parameters(state["parameters"])
+        with torch.no_grad():
+            self._sac.log_ent_coef.copy_(state["log_temperature"])
+        if self._errors is not None:
+            self._errors.load(state["errors"])
+        self._random_state = state["random_state"]
+        self._generator.set_state(state["generator"])
+        self._mean, self._scale = state["mean"], state["scale"]
+        self._is_scaled, self.updates = state["is_scaled"], state["updates"]
+
+    def _set_scales(self) -> None:
+        observations, _ = self._replay.observations()
+        deviation = observations.std(0)
+        self._mean = observations.mean(0)
+        self._scale = torch.where(deviation > 1e-6, deviation, 1.0)
+        self._is_scaled = True
+
+    def _draw(self, count: int) -> Drawn:
+        s = self.settings
+        runs = self._replay.draw(count, s.steps, self._generator, self._goal_slices is not None)
+        seen = runs.observations
+        if self._goal_slices is not None:
+            assert runs.later is not None
+            seen = relabelled(seen, runs.later, self._goal_slices, s.relabelled, self._generator)
+        earned = self.task.reward(seen[:, :-1], runs.actions, seen[:, 1:])  # [B, K]
+        step = torch.arange(s.steps)
+        reward = (earned * (step < runs.steps[:, None]) * s.discount**step).sum(1)
+        ends = seen[torch.arange(count), runs.steps]
+        return Drawn(
+            (seen[:, 0] - self._mean) / self._scale,
+            runs.actions[:, 0],
+            (ends - self._mean) / self._scale,
+            runs.failed[:, None],
+            reward[:, None],
+            (s.discount**runs.steps)[:, None].float(),
+        )
+
+    @contextmanager
+    def _random_numbers(self) -> Iterator[None]:
+        """Let the library, which draws from torch's global generator, go on with our own state."""
+        theirs = torch.get_rng_state()
+        if hasattr(self, "_random_state"):
+            torch.set_rng_state(self._random_state)
+        try:
+            yield
+        finally:
+            self._random_state = torch.get_rng_state()
+            torch.set_rng_state(theirs)
+
+
+def with_units(actor: Actor, task: Task, mean: Tensor, scale: Tensor) -> Actor:
+    """Give an actor the units of a task's actions and the scales of what it sees; in place."""
+    units = units_of(task)
+    config = actor.config.model_dump(mode="json") | {"acts": units.acts}
+    made = Actor(ActorConfig.model_validate(config))
+    made.load_state_dict(actor.state_dict())
+    made.observation_mean.copy_(mean)
+    made.observation_scale.copy_(scale)
+    made.action_mean.copy_(torch.from_numpy(units.middle))
+    made.action_scale.copy_(torch.from_numpy(units.half))
+    return made.requires_grad_(False).eval()
+
+
+def _new_sac(task: Task, settings: OffPolicySettings, seed: int) -> Any:
+    """Return the library's SAC without an environment and without a buffer of its own."""
+    try:
+        from gymnasium.spaces import Box
+        from stable_baselines3 import SAC
+        from stable_baselines3.common.logger import Logger
+    except ImportError as error:
+        raise LibraryMissing(
+            "soft actor-critic needs the package stable-baselines3, which is not installed; "
+            ".venv/bin/pip install stable-baselines3 adds it"
+        ) from error
+    sac: Any = SAC(
+        "MlpPolicy",
+        None,  # type: ignore[arg-type]
+        learning_rate=settings.learning_rate,
+        gamma=settings.discount,
+        target_entropy=settings.target_entropy * task.action_size,
+        policy_kwargs={"net_arch": list(settings.hidden)},
+        seed=seed,
+        device="cpu",
+        _init_setup_model=False,
+    )
+    sac.observation_space = Box(-np.inf, np.inf, (task.observation_size,), np.float32)
+    sac.action_space = Box(-1.0, 1.0, (task.action_size,), np.float32)
+    sac.n_envs = 1
+    sac.replay_buffer = object()  # keeps it from allocating one; ours comes in its place
+    sac._setup_model()
+    sac.set_logger(Logger(None, []))
+    return sac
