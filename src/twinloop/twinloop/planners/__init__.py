@@ -34,10 +34,12 @@ _MACHINERY = {
     "capture",
     "control",
     "linear_quadratic",
+    "pilot",
     "rollouts",
     "sampling",
     "schedule",
     "settings",
+    "shared",
     "space",
 }
 

@@ -24,6 +24,7 @@ class PlanStats:
     samples: int
     horizon: int
     nan_rollouts: int  # rollouts that were not finite, and so scored as worst
+    pilot_share: float | None = None  # of a pilot's command that survived; None: there was none
 
 
 class Planner(Protocol):
