@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who commands: autonomy, a pilot, nobody; and that nothing jumps where that changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from twinloop.robots.hand24 import HAND24
+from twinloop.teleop.arbiter import Arbiter, Order, SteeringSettings, Who
+
+CUP = HAND24.poses["cup"]
+PERIOD_NS, TICK_NS, DELAY_NS = 100_000_000, 10_000_000, 50_000_000
+START_NS = 1_000 * 10**9
+SPEED = 0.8  # rad/s
+
+
+class Cell:
+    """Time, a planner that says the same each step, and a guard that applies what it is told."""
+
+    def __init__(self, plans: bool = True, phase_ns: int = 0, **settings: float) -> None:
+        limits = {"lower": HAND24.lower, "upper": HAND24.upper}
+        self.arbiter = Arbiter(SteeringSettings(**limits, pilot_speed=SPEED, **settings))
+        self.now_ns = START_NS
+        self.goal = CUP.copy()
+        self.applied: list[Order] = []
+        self.plans = plans
+        self.planned = CUP.copy()
+        self.phase_ns = phase_ns
+        self.arbiter.applied(self.goal)
+
+    @property
+    def now_s(self) -> float:
+        return self.now_ns * 1e-9
+
+    def take(self, order: Order | None) -> None:
+        if order is not None:
+            assert not self.applied or order.stamp_ns > self.applied[-1].stamp_ns
+            self.goal = order.goal
+            self.applied.append(order)
+            self.arbiter.applied(order.goal)
+
+    def run(self, seconds: float, wanted: np.ndarray | None = None) -> None:
+        """Let time pass; a pilot wants targets, or says nothing."""
+        for _ in range(round(seconds * 1e9 / TICK_NS)):
+            self.now_ns += TICK_NS
+            if wanted is not None and self.now_ns % (2 * TICK_NS) == 0:
+                self.arbiter.pilot(wanted, self.now_ns, self.now_ns, self.now_s)
+            if self.plans and (self.now_ns - self.phase_ns) % PERIOD_NS == 0:
+                stamp_ns = self.now_ns
+                self.take(self.arbiter.autonomy(stamp_ns, self.planned, "planner", self.now_s))
+            self.take(self.arbiter.sample(self.now_ns, self.now_s))
+
+    def release(self) -> None:
+        self.arbiter.released(self.now_ns, self.now_ns)
+
+    def steps(self) -> np.ndarray:
+        """Largest change from each command to the next, rad."""
+        return np.abs(np.diff([CUP, *(one.goal for one in self.applied)], axis=0)).max(axis=1)
+
+
+def test_autonomy_passes_unchanged_while_nobody_holds_the_dead_man() -> None:
+    cell = Cell()
+    cell.planned = CUP + 0.01
+    cell.run(1.0)
+    assert [one.stamp_ns % PERIOD_NS for one in cell.applied] == [0] * 10
+    assert all((one.goal == cell.planned).all() for one in cell.applied)
+    assert cell.arbiter.who is Who.AUTONOMY
+
+
+@pytest.mark.parametrize("plans", [True, False])
+def test_a_pilot_takes_over_at_his_own_speed_and_in_the_planners_steps(plans: bool) -> None:
+    cell = Cell(plans)
+    cell.run(0.55)
+    cell.run(1.0, CUP + 0.5)
+    assert cell.arbiter.who is Who.PILOT
+    cell.applied = [one for one in cell.applied if one.stamp_ns >= cell.arbiter.since_ns]
+    assert 9 <= len(cell.applied) <= 11
+    assert {int(gap) for gap in np.diff([one.stamp_ns for one in cell.applied])} == {PERIOD_NS}
+    assert cell.steps().max() <= SPEED * 0.1 + 1e-9
+    assert cell.steps()[0] > 0.05
+    if plans:
+        assert {one.stamp_ns % PERIOD_NS for one in cell.applied} == {0}
+
+
+def test_who_follows_a_pilot_starts_from_his_last_command() -> None:
+    cell = Cell()
+    cell.run(0.5)
+    cell.run(1.0, CUP + 0.3)
+    reached = cell.goal
+    assert reached.max() > CUP.max() + 0.1
+    cell.planned = reached + 0.02  # a planner observes the command in force
+    cell.release()
+    cell.run(0.5)
+    assert cell.arbiter.who is Who.AUTONOMY
+    assert (cell.goal == cell.planned).all()
+    assert cell.steps().max() <= SPEED * 0.1 + 1e-9
+
+
+def test_each_step_has_one_command_whoever_gives_it() -> None:
+    cell = Cell()
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        cell.run(rng.uniform(0.02, 0.3), CUP + rng.uniform(-0.3, 0.3, 24))
+        if rng.random() < 0.7:
+            cell.release()
+        cell.run(rng.uniform(0.02, 0.05))
+        if rng.random() < 0.7:
+            cell.release()
+    on_time = [one.stamp_ns for one in cell.applied if one.stamp_ns % PERIOD_NS == 0]
+    assert len(on_time) == len(set(on_time)) >= (cell.now_ns - START_NS) // PERIOD_NS - 2
+
+
+@pytest.mark.parametrize("offset_ms", range(0, 100, 10))
+def test_a_pilot_who_falls_silent_moves_nothing_any_more_within_100_ms(offset_ms: int) -> None:
+    cell = Cell()
+    cell.run(0.5)
+    cell.run(0.7 + offset_ms * 1e-3, CUP + 0.5)
+    silent_since_ns = cell.now_ns - cell.now_ns % (2 * TICK_NS)
+    cell.planned = CUP - 0.5
+    cell.run(1.0)
+    assert cell.arbiter.who is Who.NOBODY
+    assert cell.arbiter.since_ns <= silent_since_ns + 100_000_000
+    # What comes into force after 100 ms of silence is where the hand already was.
+    in_force = {}
+    for one in cell.applied:
+        begins = one.stamp_ns + DELAY_NS
+        in_force = {at: goal for at, goal in in_force.items() if at < begins or at <= one.stamp_ns}
+        in_force[begins] = one.goal
+    late = [goal for at, goal in in_force.items() if at > silent_since_ns + 100_000_000]
+    before = [goal for at, goal in in_force.items() if at <= silent_since_ns + 100_000_000]
+    assert all((goal == before[-1]).all() for goal in late)
+    assert np.abs(before[-1] - CUP).max() > 0.3
+
+
+def test_a_goal_that_is_not_in_force_yet_is_taken_back() -> None:
+    cell = Cell()
+    cell.run(0.5)
+    cell.run(0.5, CUP + 0.5)
+    last, before = cell.applied[-1], cell.applied[-2]
+    assert cell.now_ns == last.stamp_ns
+    order = cell.arbiter.lost("the line is dead", cell.now_ns + 20_000_000)
+    assert order is not None
+    assert order.stamp_ns < last.stamp_ns + DELAY_NS
+    assert (order.goal == before.goal).all()
+
+
+def test_after_a_loss_autonomy_goes_on_only_when_told_or_when_the_pilot_is_back() -> None:
+    cell = Cell()
+    cell.run(0.5)
+    cell.run(0.5, CUP + 0.2)
+    cell.run(0.5)
+    assert cell.arbiter.who is Who.NOBODY
+    cell.release()  # a device that comes back says that it is released
+    cell.run(0.3)
+    assert cell.arbiter.who is Who.NOBODY
+    held = cell.goal
+    assert cell.arbiter.resume(cell.now_ns) == (True, "autonomy goes on")
+    cell.planned = held
+    cell.run(0.3)
+    assert cell.arbiter.who is Who.AUTONOMY
+    assert not cell.arbiter.resume(cell.now_ns)[0]
+
+    cell.run(0.5, CUP + 0.2)
+    cell.run(0.5)
+    assert cell.arbiter.who is Who.NOBODY
+    cell.run(0.2, CUP)
+    assert cell.arbiter.who is Who.PILOT
+    cell.release()
+    assert cell.arbiter.who is Who.AUTONOMY
+
+
+def test_sharing_leaves_the_command_to_the_planner_until_the_pilot_is_lost() -> None:
+    cell = Cell()
+    cell.arbiter.sharing = True
+    cell.run(0.5)
+    cell.planned = CUP + 0.02
+    cell.run(0.5, CUP + 0.5)
+    assert cell.arbiter.who is Who.SHARED
+    assert (cell.goal == cell.planned).all()
+    cell.planned = CUP + 0.1
+    cell.run(0.3)
+    assert cell.arbiter.who is Who.NOBODY
+    assert (cell.goal == CUP + 0.02).all()
+
+
+def test_words_that_his_release_has_overtaken_count_no_more() -> None:
+    cell = Cell()
+    cell.run(0.5)
+    cell.run(0.3, CUP + 0.2)
+    said_ns = cell.now_ns
+    cell.now_ns += TICK_NS
+    cell.release()
+    cell.arbiter.pilot(CUP + 0.2, said_ns, cell.now_ns, cell.now_s)
+    assert cell.arbiter.who is Who.AUTONOMY
+    cell.now_ns += TICK_NS
+    cell.arbiter.pilot(CUP + 0.2, cell.now_ns, cell.now_ns, cell.now_s)
+    assert cell.arbiter.who is Who.PILOT
+    cell.arbiter.released(said_ns, cell.now_ns)
+    assert cell.arbiter.who is Who.PILOT
+
+
+def test_a_planner_that_begins_meanwhile_sets_the_steps() -> None:
+    cell = Cell(plans=False)
+    cell.run(0.53, CUP + 0.1)
+    cell.plans, cell.phase_ns = True, 30_000_000
+    cell.run(1.0, CUP + 0.1)
+    assert {one.stamp_ns % PERIOD_NS for one in cell.applied[-5:]} == {30_000_000}
+
+
+def test_values_that_are_none_and_a_second_source_are_refused() -> None:
+    cell = Cell()
+    cell.run(0.5)
+    broken = CUP.copy()
+    broken[3] = np.nan
+    cell.arbiter.pilot(broken, cell.now_ns, cell.now_ns, cell.now_s)
+    assert cell.arbiter.who is Who.AUTONOMY
+    now_s = cell.now_s
+    assert cell.arbiter.autonomy(cell.now_ns + PERIOD_NS, broken, "planner", now_s) is None
+    assert cell.arbiter.autonomy(cell.now_ns + PERIOD_NS, CUP, "another", now_s) is None
+    assert cell.arbiter.refused == 3
+    assert cell.arbiter.autonomy(cell.now_ns + PERIOD_NS, CUP, "another", now_s + 0.6) is not None
+
+
+def test_a_scene_that_was_reset_does_not_pull_the_hand_back() -> None:
+    cell = Cell(plans=False)
+    cell.run(1.0, CUP + 0.5)
+    cell.now_ns += 1_200_000_000
+    cell.goal = CUP.copy()
+    cell.arbiter.applied(cell.goal)
+    cell.run(0.05, CUP + 0.5)
+    assert np.abs(cell.goal - CUP).max() <= SPEED * 0.1 + 1e-9
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="pilot_timeout_s is 0.0, expected a positive number"):
+        SteeringSettings(HAND24.lower, HAND24.upper, pilot_timeout_s=0.0)
