@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,33 +52,93 @@ def write_rollout(
     _require_fit(rollout, contract)
     if plan_ms and len(plan_ms) != len(rollout):
         raise ValueError(f"{len(plan_ms)} plan times for {len(rollout)} steps")
-    period_ns = round(contract.period_s * 1e9)
-    # Room for the command that was in force before the first step.
-    start_ns = max(start_ns, period_ns)
-    about = metadata.model_copy(
-        update={
-            "contract": contract.model_dump(mode="json"),
-            "contract_hash": contract.hash(),
-            "steps": len(rollout),
-        }
-    )
-    with EpisodeWriter(path, about) as writer:
-        for k, observation in enumerate(rollout.observations):
-            stamp_ns = start_ns + k * period_ns
-            stamps: dict[str, int] = {}
-            for topic, blocks in _by_topic(contract, observation).items():
-                is_goal = topic == contract.action.applied_topic
-                sample_ns = stamp_ns - period_ns if is_goal else stamp_ns
-                stamps |= {channel.name: sample_ns for channel, _ in blocks}
-                if not is_goal or k == 0:
-                    _write(writer, about, topic, blocks, sample_ns)
-            if k < len(rollout):
-                stats = _plan_stats(about, k, stamp_ns, stamps, observation, rollout.actions[k])
-                stats.plan_ms = plan_ms[k] if plan_ms else 0.0
-                writer.write(about.topic(PLAN_STATS), _PLAN_STATS_TYPE, stats, stamp_ns)
-                goal = [(_goal(contract), rollout.actions[k])]
-                _write(writer, about, contract.action.applied_topic, goal, stamp_ns)
+    with RolloutWriter(path, contract, metadata, start_ns=start_ns) as writer:
+        for k, action in enumerate(rollout.actions):
+            writer.step(rollout.observations[k], action, plan_ms[k] if plan_ms else 0.0)
+        writer.end(rollout.observations[-1])
     return writer.path
+
+
+class RolloutWriter:
+    """Writes a rollout step by step, so that a killed process leaves what was written out.
+
+    Args:
+        path: folder to make.
+        metadata: contract and contract hash are filled in here.
+        start_ns: time of the first step [ns].
+        chunk_age_s: simulated time after which a chunk is written out [s].
+
+    Raises:
+        BagError, BagWriteError: see `EpisodeWriter`.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        contract: Contract,
+        metadata: EpisodeMetadata,
+        *,
+        start_ns: int = 0,
+        chunk_age_s: float = 1.0,
+    ) -> None:
+        self._contract = contract
+        self._period_ns = round(contract.period_s * 1e9)
+        # Room for the command that was in force before the first step.
+        self._stamp_ns = max(start_ns, self._period_ns)
+        self._about = metadata.model_copy(
+            update={
+                "contract": contract.model_dump(mode="json"),
+                "contract_hash": contract.hash(),
+            }
+        )
+        self._goal = _goal(contract)
+        self._writer = EpisodeWriter(path, self._about, chunk_age_s=chunk_age_s)
+        self._is_open = True
+        self.path = self._writer.path
+        self.steps = 0
+
+    def step(
+        self, observation: NDArray[np.float32], action: NDArray[np.float32], plan_ms: float = 0.0
+    ) -> None:
+        """Append a step: what was observed [O], and what was applied then [A]."""
+        stamps = self._observe(observation)
+        about, stamp_ns = self._about, self._stamp_ns
+        stats = _plan_stats(about, self.steps, stamp_ns, stamps, observation, action)
+        stats.plan_ms = plan_ms
+        self._writer.write(about.topic(PLAN_STATS), _PLAN_STATS_TYPE, stats, stamp_ns)
+        applied = self._contract.action.applied_topic
+        _write(self._writer, about, applied, [(self._goal, action)], stamp_ns)
+        self.steps += 1
+        self._stamp_ns += self._period_ns
+
+    def end(self, observation: NDArray[np.float32]) -> None:
+        """Append what was observed after the last step [O]."""
+        self._observe(observation)
+
+    def close(self, **outcome: Any) -> Path:
+        """Finish the bag; see `EpisodeWriter.close`."""
+        self._is_open = False
+        return self._writer.close(**{"steps": self.steps} | outcome)
+
+    def _observe(self, observation: NDArray[np.float32]) -> dict[str, int]:
+        """Write what is sampled at this step; returns the samples' stamps [ns] by channel."""
+        stamps: dict[str, int] = {}
+        for topic, blocks in _by_topic(self._contract, observation).items():
+            is_goal = topic == self._contract.action.applied_topic
+            sample_ns = self._stamp_ns - self._period_ns if is_goal else self._stamp_ns
+            stamps |= {channel.name: sample_ns for channel, _ in blocks}
+            if not is_goal or self.steps == 0:
+                _write(self._writer, self._about, topic, blocks, sample_ns)
+        return stamps
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._is_open and kind is None:
+            self.close()
+        elif self._is_open:
+            self._writer.abort()
 
 
 def _require_fit(rollout: Episode, contract: Contract) -> None:
