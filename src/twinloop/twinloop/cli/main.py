@@ -30,6 +30,7 @@ COMMANDS = (
     ("calibrate", "calibrate", "app", "Calibrate cameras from pictures of a printed board."),
     ("track", "track", "track", "Track the balls in a bag's images again."),
     ("tracker", "tracker", "app", "Draw the ball tracker's training data, train its network."),
+    ("grasping", "grasping", "app", "Generate grasps in the twin, train their network."),
     ("models", "models", "app", "List model versions, look at them, promote one by hand."),
     ("hardware", "hardware", "app", "Check a lab's hardware file; drive simulated devices."),
     ("doctor", "doctor", "doctor", "Tell what is present, what is missing and what to do."),
