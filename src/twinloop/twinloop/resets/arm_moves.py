@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twinloop.contract.baoding import PALM_FRAME
 from twinloop.motion.errors import MotionError, NoPath
 from twinloop.motion.planner import ArmPlanner, Pose, Scene
 from twinloop.motion.semantics import TOOL
@@ -15,6 +16,7 @@ from twinloop.motion.trajectory import Trajectory
 from twinloop.perception.tray_shape import tray_shape
 from twinloop.resets.settings import ResetSettings
 from twinloop.robots.description import cell_urdf
+from twinloop.robots.hand24 import HAND24
 from twinloop.robots.kinematics import Chain
 from twinloop.robots.panda import FINGER_TRAVEL_M, PANDA
 
@@ -73,28 +75,32 @@ class ArmMoves:
         self._planned: list[tuple[str, Scene, Trajectory]] = []
         self.pick = tray_shape(planner.side).first(settings.radius_m)
         self.rest = planner.semantics.states[REST]
-        open_hand = settings.hand.receive_posture()
+        self._palm = Chain(cell_urdf(planner.side), HAND24.joint_names, (PALM_FRAME,))
+        open_hand = self._receive = settings.hand.receive_posture()
         over = Surroundings(open_hand, 2 * FINGER_TRAVEL_M)
         above = self._grasp(self.pick).moved([0.0, 0.0, settings.grasp.above_m])
         self.over_tray, self._tray_turn = self._chosen(above, self.rest, over)
         aside = Pose(np.array(settings.look.arm_aside_m), self._tray_turn)
         self.aside, _ = self._chosen(aside, self.over_tray, over)
         carried = Surroundings(open_hand, settings.held_width_m, holds=True)
-        self.over_palm: dict[str, Array] = {}
+        self.beside_palm: dict[str, Array] = {}
         self._palm_turns: dict[str, Array] = {}
         for side in ("left", "right"):
             self._palm_turns[side] = _ACROSS_PALM
-            above = self.place(side).moved([0.0, 0.0, settings.place.above_m])
-            self.over_palm[side], turn = self._chosen(above, self.over_tray, carried)
+            beside = self._beside(side, open_hand)
+            self.beside_palm[side], turn = self._chosen(beside, self.over_tray, carried)
             self._palm_turns[side] = turn
 
     def grasp(self, ball: Array) -> Pose:
         """Return where the tool grasps a ball in the tray, centre [3], m, world."""
         return Pose(self._grasp(ball).position, self._tray_turn)
 
-    def place(self, side: str) -> Pose:
-        """Return where the tool lets a ball go, `left` or `right` in the palm."""
+    def place(self, side: str, hand: Array) -> Pose:
+        """Return where the tool lets go, `left` or `right` in the palm of a hand [24], rad."""
+        then, then_turn = self._palm.poses(self._receive)
+        now, now_turn = self._palm.poses(hand)
         centre = np.array(getattr(self._settings.place, side))
+        centre = now[0] + now_turn[0] @ then_turn[0].T @ (centre - then[0])
         return Pose(centre + self._over_centre, self._palm_turns[side])
 
     def tool(self, q: Array) -> Pose:
@@ -103,7 +109,10 @@ class ArmMoves:
         return Pose(position[0], rotation[0])
 
     def to(self, goal: str, start: Array, around: Surroundings) -> Trajectory:
-        """Return a motion to `rest`, `aside`, over the `tray`, or the palm's `left` or `right`.
+        """Return a motion to `rest`, `aside`, over the `tray`, or next to the palm's sides.
+
+        The latter are `left` and `right`. A ball is not carried over the hand, unless it is there
+        already.
 
         Raises:
             MotionError: there is none.
@@ -114,7 +123,7 @@ class ArmMoves:
             if same and np.abs(trajectory.position[0] - start).max() < _SAME_START_RAD:
                 return trajectory
         fixed = {REST: self.rest, "aside": self.aside, "tray": self.over_tray}
-        joints = {**fixed, **self.over_palm}[goal]
+        joints = fixed[goal] if goal in fixed else self._joints_beside(goal, around)
         move = self._settings.move
         self._set(start, scene)
         self._planner.set_goal_state(joint_positions=joints)
@@ -124,7 +133,11 @@ class ArmMoves:
             else (move.velocity, move.acceleration)
         )
         # A planner that draws at random finds detours too; what is planned once is driven often.
-        plans = (self._planner.plan(move.plan_timeout_s, *shares) for _ in range(_TRIES))
+        plans = [self._planner.plan(move.plan_timeout_s, *shares) for _ in range(_TRIES)]
+        if around.holds and not self._is_over_hand(start[None]):
+            plans = [plan for plan in plans if not self._is_over_hand(plan.position)]
+            if not plans:
+                raise NoPath(f"all of {_TRIES} ways to {goal} lead over the hand")
         trajectory = min(plans, key=self._cost)
         self._planned = [*self._planned[-_KEPT + 1 :], (goal, scene, trajectory)]
         return trajectory
@@ -137,8 +150,10 @@ class ArmMoves:
         """
         self._set(start, around.scene(self._settings.radius_m))
         move, grasp = self._settings.move, self._settings.grasp
-        share = move.line_acceleration if around.holds else grasp.line_acceleration
-        return self._planner.plan_line(goal, speed, acceleration=share)
+        if not around.holds:
+            return self._planner.plan_line(goal, speed, acceleration=grasp.line_acceleration)
+        # The ball counts where the tool is, which grasps it below its centre.
+        return self._planner.plan_line(goal, speed, _LEAST_MARGIN_M, move.line_acceleration)
 
     def rise(self, start: Array, around: Surroundings) -> Trajectory | None:
         """Return a motion straight up from tray or palm, None where the arm is clear of both.
@@ -151,10 +166,11 @@ class ArmMoves:
         """
         pose = self.tool(start)
         settings = self._settings
+        above_palm_m = settings.place.above_held_m if around.holds else settings.place.above_m
         for place, above_m in (
             (self.pick, settings.grasp.above_m),
-            (np.array(settings.place.left), settings.place.above_m),
-            (np.array(settings.place.right), settings.place.above_m),
+            (self.place("left", around.hand).position, above_palm_m),
+            (self.place("right", around.hand).position, above_palm_m),
         ):
             top = float(place[2]) + above_m
             beside = float(np.linalg.norm((pose.position - place)[:2]))
@@ -171,6 +187,15 @@ class ArmMoves:
                     failure = error
             raise NoPath(f"the arm cannot rise from where it is: {failure}")
         return None
+
+    def _beside(self, side: str, hand: Array) -> Pose:
+        return self.place(side, hand).moved(getattr(self._settings.place, f"beside_{side}"))
+
+    def _joints_beside(self, side: str, around: Surroundings) -> Array:
+        """Return joints [7] next to the palm where it is: near those for the receiving posture."""
+        self._set(self.beside_palm[side], around.scene(self._settings.radius_m))
+        self._planner.set_goal_state(pose=self._beside(side, around.hand))
+        return self._planner.plan(self._settings.move.plan_timeout_s).position[-1]
 
     def _grasp(self, ball: Array) -> Pose:
         return Pose(ball + self._over_centre, _ACROSS_TRAY)
@@ -198,6 +223,12 @@ class ArmMoves:
             raise failure
         _, joints, turn = min(found, key=lambda one: one[0])
         return joints, turn
+
+    def _is_over_hand(self, q: Array) -> bool:
+        """Whether the tool is over the hand for any of joints [N, 7]."""
+        place = self._tool.poses(q)[0][:, 0, :2]
+        lower, upper = self._settings.place.hand_lower, self._settings.place.hand_upper
+        return bool(((place > lower) & (place < upper)).all(axis=1).any())
 
     def _cost(self, motion: Trajectory) -> float:
         """Return how long it takes, s, and how far the tool goes: balls are lost on detours."""

@@ -196,7 +196,7 @@ class BallReset:
         return "carry"
 
     def _carry(self) -> str:
-        """Go over the side of the palm that is free."""
+        """Go next to the side of the palm that is free."""
         others = self._seen.palm
         is_left = len(others) > 0 and others[0][0] < 0.0
         self._placed_side = "right" if is_left else "left"
@@ -204,8 +204,9 @@ class BallReset:
         return "lower"
 
     def _lower(self) -> str:
-        """Go straight down into the palm."""
-        self._line(self._moves.place(self._placed_side), self.settings.place.line_speed)
+        """Go straight into the palm, low over the fingers."""
+        place = self._moves.place(self._placed_side, self._around().hand)
+        self._line(place, self.settings.place.line_speed)
         return "release"
 
     def _release(self) -> str:
@@ -213,8 +214,8 @@ class BallReset:
         place = self.settings.place
         self._grip(place.open_m, 0.0)
         self._holds = self._lifted = False
-        up = self._moves.place(self._placed_side).moved([0.0, 0.0, place.above_m])
-        self._line(up, self.settings.grasp.line_speed)
+        tool = self._moves.tool(self._devices.arm.position())
+        self._line(tool.moved([0.0, 0.0, place.above_m]), self.settings.grasp.line_speed)
         self._grip(_OPEN_M, 0.0, wait=False)
         self._go("aside")
         return "look"

@@ -102,16 +102,26 @@ class PlaceSettings(_Section):
     """How balls are put into the palm.
 
     Attributes:
-        left, right: where a ball's centre is when it is let go, m, world; towards the little finger
-            and the thumb of a right hand.
-        above_m: height over these from which the gripper goes straight down.
+        left, right: where a ball's centre is when it is let go, m, world, with the palm where it is
+            in the receiving posture; towards the little finger and the thumb of a right hand.
+        above_m: height over these to which the gripper goes straight up again, without a ball.
+        above_held_m: the same with one, where a reset begins so.
+        beside_left, beside_right: off these [3], m, world: next to the hand, from where a ball is
+            carried in on a straight line that is low over the fingers.
+        hand_lower, hand_upper: rectangle that holds the hand [2], m, world: no ball is carried over
+            it on the way to these.
         open_m: width that lets a ball go, with room beside the other one.
-        line_speed: down to there, m/s.
+        line_speed: in and down to there, m/s.
     """
 
     left: Vector3
     right: Vector3
     above_m: Positive
+    above_held_m: Positive
+    beside_left: Vector3
+    beside_right: Vector3
+    hand_lower: tuple[float, float]
+    hand_upper: tuple[float, float]
     open_m: Annotated[float, Field(gt=0.0, le=2 * FINGER_TRAVEL_M)]
     line_speed: Positive
 
