@@ -163,6 +163,9 @@ def test_after_a_loss_autonomy_goes_on_only_when_told_or_when_the_pilot_is_back(
     cell.run(0.5, CUP + 0.2)
     cell.run(0.5)
     assert cell.arbiter.who is Who.NOBODY
+    cell.run(0.2, CUP)  # whoever held on all the time does not move on by himself
+    assert cell.arbiter.who is Who.NOBODY
+    cell.release()
     cell.run(0.2, CUP)
     assert cell.arbiter.who is Who.PILOT
     cell.release()

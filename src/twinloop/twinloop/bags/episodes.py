@@ -28,6 +28,7 @@ from twinloop.learning.episode import Episode
 TASK_GOAL = "task_goal"
 PLAN_STATS = "plan_stats"
 EPISODE_STATUS = "episode_status"
+CONTROL_STATUS = "control_status"
 # A step that is this share of the period off its due time does not follow the one before.
 _STEP_TOLERANCE = 0.25
 
@@ -48,6 +49,8 @@ class RecordedStep:
     """The goal [A] that the guard applied."""
     after: Vector | None
     """The observation one period later, where no further step follows and samples are there."""
+    is_piloted: bool = False
+    """Whether a person had a hand in the action."""
 
 
 def episode(path: Path | str, contract: Contract) -> Episode:
@@ -63,7 +66,8 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
     refused the command, the goal that stayed in force. The observation after the last step is the
     one with which the planner closed the episode, or else what a live node would have assembled
     one period later. A step that is missing, or one of whose samples was not recorded, ends a run.
-    `meta` is the bag's metadata and `first_step`.
+    `meta` is the bag's metadata, `first_step` and, where a person had a hand in it, `piloted`: the
+    steps of the run that he had, as pairs of the first and the one after the last.
 
     Raises:
         BagError: the bag is damaged, was recorded under another contract, lacks a topic or holds
@@ -80,6 +84,9 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
         actions = [step.action for step in run[: len(observations) - 1]]
         if actions:
             meta = about.model_dump(exclude={"contract"}) | {"first_step": run[0].step}
+            piloted = _ranges([step.is_piloted for step in run[: len(actions)]])
+            if piloted:
+                meta["piloted"] = piloted
             try:
                 result.append(Episode(np.stack(observations), np.stack(actions), meta))
             except ValueError as error:
@@ -126,7 +133,9 @@ class _Recorded:
         self._goal = _goal_channel(contract)
         self._goals: dict[int, Vector] = {}
         self._reset_ns: int | None = None
+        self._control: list[tuple[int, bool]] = []
         relative = {*self._assembler.topics, self._goal.topic, PLAN_STATS, EPISODE_STATUS}
+        relative.add(CONTROL_STATUS)
         self._names = {about.topic(name): name for name in relative}
         messages = list(read_messages(folder, self._names))
         self._stats: dict[int, Any] = {}
@@ -149,6 +158,7 @@ class _Recorded:
                     observation=self._observation(stats),
                     action=self._goals[stamps[in_force]],
                     after=self._closing_observation(stamp),
+                    is_piloted=self._is_piloted(stamp),
                 )
             )
         return result
@@ -197,6 +207,9 @@ class _Recorded:
             if name == EPISODE_STATUS:
                 self._note_reset(decoded)
                 continue
+            if name == CONTROL_STATUS:
+                self._control.append(control_change(decoded))
+                continue
             try:
                 self._assembler.feed(name, decoded)
                 if name == self._goal.topic:
@@ -215,6 +228,11 @@ class _Recorded:
                 if vector is not None:
                     after[stamp] = vector
         return after
+
+    def _is_piloted(self, stamp_ns: int) -> bool:
+        """Whether a pilot commanded, alone or with the planner; the change said last counts."""
+        before = [is_pilots for since_ns, is_pilots in self._control if since_ns <= stamp_ns]
+        return bool(before) and before[-1]
 
     def _held(self, due_ns: int) -> Vector | None:
         """Return the observation at a time when nobody planned; None after a reset."""
@@ -254,6 +272,17 @@ class _Recorded:
             return message.decode()
         except ValueError as error:
             raise BagError(self._folder, f"{message.topic}: {error}") from error
+
+
+def control_change(status: Any) -> tuple[int, bool]:
+    """Return when a ControlStatus begins to hold, ns, and whether a pilot commands from then on."""
+    return _nanoseconds(status.stamp), status.who in (status.PILOT, status.SHARED)
+
+
+def _ranges(marks: list[bool]) -> list[tuple[int, int]]:
+    """Return the runs of marks as pairs of the first index and the one after the last."""
+    edges = np.flatnonzero(np.diff(np.array([False, *marks, False]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _goal_channel(contract: Contract) -> Channel:

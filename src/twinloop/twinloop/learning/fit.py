@@ -35,8 +35,11 @@ class FitConfig:
     input_noise: float = 0.01  # of an element's standard deviation
     # Permutations of the observation that leave the task as it is, such as swapping two balls.
     symmetries: tuple[tuple[int, ...], ...] = ()
+    pilot_weight: float = 1.0  # of steps in which a person had a hand, against the others' 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.pilot_weight < math.inf:
+            raise ValueError(f"fit: pilot_weight is {self.pilot_weight}, expected 0 or more")
         for name in ("steps", "batch", "epochs", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"fit: {name} is {getattr(self, name)}, expected > 0")
@@ -70,7 +73,7 @@ def fit(
         ValueError: no episode has `config.steps` transitions.
         FitDiverged: no loss of an epoch was finite; the model keeps its former weights.
     """
-    data = windows(episodes, config.steps)
+    data = windows(episodes, config.steps, config.pilot_weight)
     if not warm_start:
         model.normalise(*data.transitions())
     former = copy.deepcopy(model.state_dict())
@@ -156,7 +159,11 @@ def _loss(
     for k in range(config.steps):
         state = model.predict(state, actions[:, :, k])
         error = (state[..., predicted] - observations[:, :, k + 1, predicted]) / scale
-        loss = loss + nn.functional.smooth_l1_loss(error, torch.zeros_like(error))
+        if data.weights is None:
+            loss = loss + nn.functional.smooth_l1_loss(error, torch.zeros_like(error))
+        else:
+            each = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
+            loss = loss + (data.weights[index] * each.mean(-1)).mean()
     return loss / config.steps
 
 

@@ -61,6 +61,7 @@ class LearnerConfig(BaseModel):
     learning_rate: float = Field(default=3e-4, gt=0.0)
     loss_steps: int = Field(default=4, ge=1)
     replay_transitions: int = Field(default=20_000, ge=0)  # of older episodes, in each fit
+    pilot_weight: float = Field(default=1.0, ge=0.0, le=100.0)  # of steps with a person
     held_out_share: float = Field(default=0.25, gt=0.0, lt=1.0)
     keep_rejected: int = Field(default=5, ge=0)
     seed: int = 0
@@ -239,6 +240,7 @@ class _Job:
             epochs=math.ceil(config.train_updates / max(math.ceil(windows / config.batch), 1)),
             time_limit_s=config.train_seconds,
             learning_rate=config.learning_rate,
+            pilot_weight=config.pilot_weight,
         )
         try:
             result = fit(

@@ -25,6 +25,7 @@ class Windows:
     actions: Tensor  # [R, A]; a row that ends an episode has no action and holds zeros
     starts: Tensor  # [W], int64
     steps: int  # K
+    weights: Tensor | None = None  # [W], 1 on average; None: all alike
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -43,8 +44,14 @@ class Windows:
         )
 
 
-def windows(episodes: Sequence[Episode], steps: int) -> Windows:
+def windows(episodes: Sequence[Episode], steps: int, pilot_weight: float = 1.0) -> Windows:
     """Cut every run of `steps` consecutive transitions; shorter episodes give none.
+
+    Args:
+        episodes: all of them.
+        steps: K.
+        pilot_weight: of a transition in which a person had a hand, against 1 of another; a window
+            counts as its transitions do on average.
 
     Raises:
         ValueError: no episode is long enough.
@@ -63,7 +70,22 @@ def windows(episodes: Sequence[Episode], steps: int) -> Windows:
         actions=torch.from_numpy(np.concatenate(actions)),
         starts=torch.from_numpy(np.concatenate(starts)),
         steps=steps,
+        weights=None if pilot_weight == 1.0 else _weights(episodes, steps, pilot_weight),
     )
+
+
+def _weights(episodes: Sequence[Episode], steps: int, pilot_weight: float) -> Tensor:
+    """Return the windows' weights [W], 1 on average; 1 each where they sum to nothing."""
+    found = []
+    for episode in episodes:
+        each = np.ones(len(episode))
+        for first, end in episode.meta.get("piloted", ()):
+            each[first:end] = pilot_weight
+        if len(each) >= steps:
+            found.append(np.convolve(each, np.full(steps, 1.0 / steps), mode="valid"))
+    weights = np.concatenate(found)
+    mean = weights.mean()
+    return torch.from_numpy(weights / mean if mean > 0.0 else np.ones_like(weights)).float()
 
 
 def split(

@@ -59,6 +59,9 @@ class Learner(Node):
         ParameterSpec(
             "replay_transitions", 20_000, "Most transitions of older episodes in a fit", 0, 10**9
         ),
+        ParameterSpec(
+            "pilot_weight", 1.0, "In a fit, of steps that a person had a hand in", 0.0, 100.0
+        ),
         ParameterSpec("held_out_share", 0.25, "Share of episodes kept for the gate", 0.01, 0.9),
         ParameterSpec("keep_rejected", 5, "Rejected models whose weights are kept", 0, 10**6),
         ParameterSpec("seed", 0, "Seed of training", 0, 2**31 - 1),
@@ -92,6 +95,7 @@ class Learner(Node):
             "train_updates",
             "learning_rate",
             "replay_transitions",
+            "pilot_weight",
             "held_out_share",
             "keep_rejected",
             "priority",

@@ -50,6 +50,8 @@ _CELL_TOPICS = (
     ("plan_stats", "twinloop_interfaces/msg/PlanStats", _RELIABLE),
     ("guard_status", "twinloop_interfaces/msg/GuardStatus", _LATCHED),
     ("model", "twinloop_interfaces/msg/ModelAnnouncement", _LATCHED),
+    ("control_status", "twinloop_interfaces/msg/ControlStatus", _LATCHED),
+    ("pilot_command", "trajectory_msgs/msg/JointTrajectory", _RELIABLE),
     ("task_goal", "twinloop_interfaces/msg/TaskGoal", _LATCHED),
     (_STATUS, "twinloop_interfaces/msg/EpisodeStatus", _LATCHED),
     ("emergency_stop", "std_msgs/msg/Bool", _RELIABLE),

@@ -105,6 +105,7 @@ class Arbiter:
         self._sent_ns = 0
         self._wished_ns = 0
         self._released_ns = 0
+        self._wants_release = False  # a pilot who was lost has to let go before he takes over
         self._stamp_ns = 0
         self._due_since_s: float | None = None
         self._autonomy_ns = 0
@@ -149,7 +150,7 @@ class Arbiter:
         if not np.isfinite(target).all():
             self.refused += 1
             return
-        if 0 <= self._released_ns - said_ns < _OVERTAKEN_NS:
+        if self._wants_release or 0 <= self._released_ns - said_ns < _OVERTAKEN_NS:
             return
         self._target, self._wished_ns = target, said_ns
         self._pilot.feed(steady_s)
@@ -161,7 +162,7 @@ class Arbiter:
         """The pilot let go at `said_ns`: autonomy goes on, from where he left it."""
         if 0 < self._wished_ns - said_ns < _OVERTAKEN_NS:
             return
-        self._released_ns = said_ns
+        self._released_ns, self._wants_release = said_ns, False
         self._pilot.release()
         if self.who in (Who.PILOT, Who.SHARED):
             self._become(Who.AUTONOMY, stamp_ns, "the dead-man was released")
@@ -173,12 +174,17 @@ class Arbiter:
         if self.who not in (Who.PILOT, Who.SHARED) and not has_just_begun:
             return None
         self._become(Who.NOBODY, stamp_ns, reason)
+        self._wants_release = True
         is_pending = 0 <= stamp_ns - self._sent_ns < self._delay_ns
         if self._before is None or not is_pending:
             return None
         # A goal that is not in force yet shall not come into force: the one before it takes its
         # place. A millisecond on, since stamps only grow.
         return self._send(self._sent_ns + 1_000_000, self._before)
+
+    def knows_of_loss(self) -> None:
+        """The pilot's own side has noticed too: it takes no dead-man that was not let go."""
+        self._wants_release = False
 
     def resume(self, stamp_ns: int) -> tuple[bool, str]:
         """Let autonomy go on after the pilot was lost; returns whether it may, and why."""
