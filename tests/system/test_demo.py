@@ -146,7 +146,8 @@ def test_ctrl_c_ends_the_demo_and_reports_what_is_there(
     assert running.returncode == 1
     assert "of 1000 episodes ran; stopped by SIGINT; see" in complaints
     report = json.loads((out / "report.json").read_text())
-    assert report["summary"]["episodes"] == len(complete_bags(out / "bags")) >= 2
+    # An episode that is interrupted may have two bags.
+    assert 2 <= report["summary"]["episodes"] <= len(complete_bags(out / "bags"))
     assert report["episodes"][0]["stop_reason"] in ("complete", "dropped")
     assert str(out / "report.json") in shown
 
