@@ -18,6 +18,8 @@ NODES = (
     "franka",
     "shadow_hand",
     "joystick",
+    "teleop",
+    "steering",
     "reset",
 )
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from twinloop.cli.launch import find_launch_file
 from twinloop.launching.reading import load_launch_file
@@ -48,3 +50,28 @@ def test_the_arm_brings_balls_back_where_that_is_wanted() -> None:
     assert "'reset_action': 'reset_scene'" in text
     assert "reset_node" not in text
     assert "'arm': True" not in text
+
+
+def test_a_pilot_stands_between_autonomy_and_the_robot_where_that_is_wanted() -> None:
+    text = launched(
+        teleop="true", joystick="/dev/input/js0", reset="arm", shared="true", alpha="0.3"
+    )
+    for node in ("planner", "reset", "web"):
+        assert commands_on(node, text) == "autonomy/command"
+    assert commands_on("steering", text) is None
+    assert "'device': '/dev/input/js0'" in text
+    assert "'device': 'cpu'" in text
+    assert "planner: twin, tracker, recorder, steering, " in text
+    assert "'sharing': True" in text
+    assert "'alpha': 0.3" in text
+    text = launched()
+    assert commands_on("planner", text) == "command"
+    for word in ("steering", "teleop_node", "joystick_node"):
+        assert word not in text
+
+
+def commands_on(node: str, text: str) -> str | None:
+    """The topic that a node's `command` is called, where it has another name."""
+    [process] = [part for part in text.split("ProcessSpec(") if f"{node}_node-" in part[:40]]
+    found = re.search(r"command:=([\w/]+)", process)
+    return found and found[1]
