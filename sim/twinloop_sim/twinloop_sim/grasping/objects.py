@@ -70,7 +70,8 @@ def make(name: str) -> Shape:
     """Return an object; the same for the same name.
 
     Raises:
-        ValueError: there is no such object, or it has too many parts to collide quickly.
+        ValueError: there is no such object, it has too many parts to collide quickly, or points
+            that are not finite (some of pybullet_data's).
     """
     family, _, number = name.partition("/")
     families = {one.name: one for one in (*COMMON, *ADVERSARIAL)}
@@ -89,6 +90,8 @@ def make(name: str) -> Shape:
         parts = families[family].draw(np.random.default_rng(seed))
     else:
         raise ValueError(f"there is no object {name!r}")
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError(f"object {name} has points that are not finite")
     if family == "random" and len(parts) > _MOST_PARTS:
         raise ValueError(f"object {name} has {len(parts)} parts, expected at most {_MOST_PARTS}")
     return _shape(name, parts)

@@ -48,7 +48,7 @@ def fill(scene: Scene, split: str, count: int, has_bin: bool, rng: np.random.Gen
             try:
                 scene.files.get(name)
             except ValueError:
-                continue  # a random shape of too many parts
+                continue  # a random shape that is not fit
             names.append(name)
         scene.drop(names, rng, 0.5 if count > 1 else 0.3)
 
