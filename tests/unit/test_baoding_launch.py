@@ -75,3 +75,11 @@ def commands_on(node: str, text: str) -> str | None:
     [process] = [part for part in text.split("ProcessSpec(") if f"{node}_node-" in part[:40]]
     found = re.search(r"command:=([\w/]+)", process)
     return found and found[1]
+
+
+def test_the_planner_is_told_whether_it_shares_and_how_much() -> None:
+    assert "'shared': False" in launched()
+    text = launched(shared="true", alpha="0.3")
+    assert "'shared': True" in text
+    assert "'alpha': 0.3" in text
+    assert "'alpha': 1.0" in launched(shared="true", alpha="1")

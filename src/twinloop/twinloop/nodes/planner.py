@@ -23,15 +23,19 @@ from twinloop import planners, tasks
 from twinloop.contract import MalformedMessage, stamp_of
 from twinloop.contract.baoding import PALM_FRAME
 from twinloop.learning.swap import ModelSlot
+from twinloop.models.base import DynamicsModel
 from twinloop.nodes import qos
 from twinloop.nodes.base import ERROR, OK, WARN, Health, Node, run
 from twinloop.nodes.messages import message_class
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.nodes.point_clouds import to_cloud
+from twinloop.nodes.sharing import Sharing
 from twinloop.paths import share
-from twinloop.planners.base import ShowsRollouts
+from twinloop.planners import shared
+from twinloop.planners.base import Planner, ShowsRollouts
 from twinloop.planners.control import ControlLoop, Step
 from twinloop.planners.schedule import Lateness
+from twinloop.planners.shared import SharedMPPI
 from twinloop.tasks.base import Task
 from twinloop.views.plan_points import PlanPoints
 from twinloop_interfaces.msg import ModelAnnouncement, PlanStats, TaskGoal
@@ -67,6 +71,10 @@ class PlannerNode(Node):
             0.0,
             1.0,
         ),
+        ParameterSpec("shared", False, "Do what a pilot commands as nearly as its cost allows"),
+        ParameterSpec(
+            "alpha", 0.5, "Of sharing: 0 the pilot alone, 1 autonomy alone", 0.0, 1.0, dynamic=True
+        ),
         ParameterSpec("threads", 1, "Threads of the matrix products", 1, 64),
         ParameterSpec("nice", -10, "Niceness asked for; needs the privilege below 0", -20, 19),
     )
@@ -79,6 +87,7 @@ class PlannerNode(Node):
         self._episode_id = ""
         self._malformed = 0
         self._last_complaint = ""
+        self._sharing: Sharing | None = None
 
     def configure(self) -> None:
         torch.set_num_threads(self.param("threads"))
@@ -91,9 +100,7 @@ class PlannerNode(Node):
         path = self._model_path()
         model, self._version = self._slot.load(path)
         task = tasks.make(name)
-        planner = planners.make(
-            self.param("planner"), model, task, self.param("seed"), device=self.param("device")
-        )
+        planner = self._make_planner(model, task)
         fresh_s = self.param("fresh_balls_s")
         self._loop = ControlLoop(contract, planner, {BALLS: fresh_s} if fresh_s else None)
         self._warm_up()
@@ -107,12 +114,18 @@ class PlannerNode(Node):
             profile = qos.EVENT if topic == contract.action.applied_topic else qos.SENSOR
             callback = self.guarded(partial(self._on_sample, topic))
             self.create_subscription(message_class(type_name), topic, callback, profile)
+        if isinstance(planner, SharedMPPI):
+            self._sharing = Sharing(self, contract, planner)
         self.create_subscription(ModelAnnouncement, "model", self._on_model, qos.latched(10))
         self.create_service(StartPlanning, "start_planning", self._on_start)
         self.create_service(Trigger, "stop_planning", self._on_stop)
         self.create_service(SetGoal, "set_goal", self._on_set_goal)
         self._goal = self.create_publisher(TaskGoal, "task_goal", qos.latched())
         self.get_logger().info(f"plans {name} with model {self._version} from {path}")
+
+    def parameter_changed(self, name: str, value: Any) -> None:
+        if name == "alpha" and self._sharing is not None:
+            self._sharing.alpha = value
 
     def activate(self) -> None:
         # What is alive now stays out of later collections, which would delay a step.
@@ -136,6 +149,8 @@ class PlannerNode(Node):
             "skipped_steps": str(self._loop.skipped_steps),
             "malformed_samples": str(self._malformed),
         }
+        if self._sharing is not None:
+            values |= self._sharing.values()
         if self._last_complaint:
             return Health(ERROR, self._last_complaint, values)
         return Health(OK, "planning" if self._loop.is_running else "idle", values)
@@ -152,11 +167,26 @@ class PlannerNode(Node):
                 return registry.path(current)
         return shipped_model(self.param("task"))
 
+    def _make_planner(self, model: DynamicsModel, task: Task) -> Planner:
+        """Make the planner that is asked for.
+
+        Raises:
+            ValueError: a planner is to be shared that cannot be.
+        """
+        name, seed, device = (self.param(key) for key in ("planner", "seed", "device"))
+        if not self.param("shared"):
+            return planners.make(name, model, task, seed, device=device)
+        if name != shared.BASE:
+            raise ValueError(f"parameter planner is {name!r}, expected {shared.BASE!r} to share")
+        return shared.make(model, task, seed, self.param("alpha"), device=device)
+
     def _warm_up(self) -> None:
         """Plan a few times into the void, so that the first real step is as quick as the rest."""
         assert self._loop is not None
         planner = self._loop.planner
         observation = torch.zeros(self._loop.contract.observation_size)
+        if isinstance(planner, SharedMPPI):
+            planner.pilot = observation[None, planner.task.command]
         for _ in range(3):
             planner.plan(observation, planner.task.targets(observation, planner.horizon))
 
@@ -252,9 +282,13 @@ class PlannerNode(Node):
             self._swap_model()
             if isinstance(loop.planner, ShowsRollouts):
                 loop.planner.keeps_rollouts = self._rollouts.get_subscription_count() > 0
+            if self._sharing is not None:
+                self._sharing.hear()
             started_s = time.monotonic()
             step = loop.trigger(stamp_ns)
         else:
+            if self._sharing is not None:
+                self._sharing.hear()
             started_s = time.monotonic()
             step = loop.retry()
         if step is not None:
@@ -307,6 +341,8 @@ class PlannerNode(Node):
                 Time(nanoseconds=ns).to_msg() for ns in step.observation.sample_stamps_ns.values()
             ]
         if step.stats is not None and step.action is not None:
+            if self._sharing is not None:
+                self._sharing.planned(step.stats)
             message.action = step.action
             message.plan_ms = step.stats.plan_ms
             message.best_return = step.stats.best_return

@@ -35,6 +35,7 @@ from twinloop.planners.settings import load
 from twinloop.planners.space import ActionSpace, action_space
 from twinloop.tasks.base import Task
 
+BASE = "mppi"  # the planner that it shares with a pilot
 _TO_AUTONOMY = 10  # steps from the pilot's command to autonomy's action
 _TO_MEAN = 5  # and to what MPPI makes of the pilot's command
 
@@ -178,7 +179,7 @@ def make(
     Raises:
         ValueError: as `planners.make`, or alpha is not within 0 to 1.
     """
-    config = load(MPPIConfig, "mppi", task.name)
+    config = load(MPPIConfig, BASE, task.name)
     planner = SharedMPPI(model, task, space or action_space(task), config, seed, device)
     planner.alpha = alpha
     return planner
