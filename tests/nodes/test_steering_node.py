@@ -140,6 +140,7 @@ def test_an_emergency_stop_ends_the_pilots_hold(station: PilotedStation) -> None
     station.spin_until(lambda: station.who == NOBODY)
     station.press(False)
     station.spin_until(lambda: station.rearm().success)
+    station.spin(0.2)  # until the guard has told where it stands
     held = station.goal
     station.spin(0.5)
     assert station.who == NOBODY
