@@ -19,9 +19,9 @@ from twinloop.robots.rotations import quaternion_from_matrix
 from twinloop_sim.grasping.scene import STEP_S, Scene
 
 Array = NDArray[np.float64]
-ABOVE_M, LIFT_M = 0.12, 0.18
+ABOVE_M, LIFT_M = 0.1, 0.16
 _HELD_M = 0.1  # that a lifted object rises at least
-_DOWN_M_S, _UP_M_S, _CLOSE_M_S = 0.3, 0.25, 0.1
+_DOWN_M_S, _UP_M_S, _CLOSE_M_S = 0.4, 0.35, 0.12
 _RAIL_N, _GRIP_N = 60.0, 15.0
 _PALM_HEIGHT_M = 0.04
 _BLOCKED_M = 0.006
@@ -134,13 +134,13 @@ class _Hand:
         for place in np.linspace(self._rail, goal, steps + 1)[1:]:
             self._rail = float(place)
             self._step()
-        for _ in range(24):
+        for _ in range(12):
             self._step()
 
     def close(self) -> float:
         """Close until both fingers stand; returns the opening that is left, m."""
         goal = self._half_opening
-        for _ in range(int(goal / _CLOSE_M_S / STEP_S) + 48):
+        for _ in range(int(goal / _CLOSE_M_S / STEP_S) + 36):
             self._grip = min(self._grip + _CLOSE_M_S * STEP_S, goal + 0.01)
             self._step()
         states = self._scene.client.getJointStates(self.body, [1, 2])

@@ -93,7 +93,7 @@ class Scene:
             self.run(0.1)
             if all(self._speed(body) < _STILL_M_S for body in self.items):
                 break
-        for body in [b for b in self.items if not self._is_inside(b)]:
+        for body in [b for b in self.items if not self.is_inside(b)]:
             self.remove(body)
 
     def add(
@@ -131,7 +131,8 @@ class Scene:
         at, turn = self.client.getBasePositionAndOrientation(body)
         return np.array(at), np.array(bullet.getMatrixFromQuaternion(turn)).reshape(3, 3)
 
-    def _is_inside(self, body: int) -> bool:
+    def is_inside(self, body: int) -> bool:
+        """Return whether an object lies in the bin, or near the table's middle."""
         x, y, z = self.pose(body)[0]
         if self.has_bin:
             return bool(abs(x) < BIN_M[0] / 2 and abs(y) < BIN_M[1] / 2 and z > -0.01)

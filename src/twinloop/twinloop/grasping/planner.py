@@ -139,9 +139,18 @@ class GraspPlanner:
                 grasps = np.concatenate([grasps, varied])
                 odds = np.concatenate([odds, self.judge(scene, varied)])
         order = np.argsort(-odds, kind="stable")
+        return grasps[order], self._calibrated(odds[order])
+
+    def rate(self, scene: HeightMap, grasps: Array) -> Array:
+        """Return the quality of any grasps [N]; 0 where one collides or closes on nothing."""
+        quality = self._calibrated(self.judge(scene, grasps))
+        deep = surface.penetration(scene, grasps, self.gripper)
+        found = surface.between(scene, grasps, self.gripper)
+        return np.where(found.is_there & (deep < surface.TOLERANCE_M), quality, 0.0)
+
+    def _calibrated(self, odds: Array) -> Array:
         slope, intercept = self.calibration
-        quality = 1.0 / (1.0 + np.exp(-np.clip(slope * odds + intercept, -30.0, 30.0)))
-        return grasps[order], quality[order]
+        return 1.0 / (1.0 + np.exp(-np.clip(slope * odds + intercept, -30.0, 30.0)))
 
     def judge(self, scene: HeightMap, grasps: Array) -> Array:
         """Return the network's log-odds of grasps [N]; zeros without a network."""
@@ -189,6 +198,17 @@ def jiggled(grasps: Array, gripper: Gripper, rng: np.random.Generator) -> Array:
     varied[:, WIDTH] = np.clip(varied[:, WIDTH], 0.01, gripper.opening_m)
     varied[:, ANGLE] = np.mod(varied[:, ANGLE], np.pi)
     return varied
+
+
+def rows(scene: HeightMap, grasps: Sequence[Grasp]) -> Array:
+    """Return poses as grasps of a map [N, 5]; what they are tilted against it is left out."""
+    found = []
+    for grasp in grasps:
+        tips = (grasp.position - scene.translation) @ scene.rotation
+        closing = grasp.rotation[:, 1] @ scene.rotation
+        angle = np.mod(np.arctan2(closing[1], closing[0]), np.pi)
+        found.append([tips[0], tips[1], angle, tips[2], grasp.width_m])
+    return np.array(found).reshape(-1, 5)
 
 
 def poses(scene: HeightMap, grasps: Array, quality: Array, gripper: Gripper) -> list[Grasp]:
