@@ -3,6 +3,7 @@ from setuptools import find_packages, setup
 
 NODES = (
     "planner",
+    "policy",
     "recorder",
     "learner",
     "episode",

@@ -49,7 +49,7 @@ ROSDEP_KEYS = {
 BY_PIP = {
     *("coal", "dynamixel_sdk", "lz4", "mcap", "ompl", "pinocchio", "safetensors", "setuptools"),
     *("playwright", "pylibfranka", "trimesh", "viser", "zstandard"),
-    *("gymnasium", "onnxruntime", "stable_baselines3"),
+    *("gymnasium", "onnx", "onnxruntime", "stable_baselines3"),
 }
 # The environment of the wheels, not part of a ROS 2 installation's manifests.
 BUILD_TOOLS = {"catkin_pkg"}

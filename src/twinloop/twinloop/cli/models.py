@@ -15,6 +15,7 @@ from rich.table import Table
 
 from twinloop import contract as contracts
 from twinloop.cli.errors import CommandError
+from twinloop.cli.policy_import import import_policy
 from twinloop.learning.gate import Decision, Score
 from twinloop.learning.model_file import Manifest
 from twinloop.learning.registry import Registry, RegistryError
@@ -29,6 +30,8 @@ Task = Annotated[str, typer.Option("--task", help="Whose models.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
 Version = Annotated[str, typer.Argument(help="Such as v0003, or 'current'.", show_default=False)]
 _FOLDER = Path("runs/baoding/registry")
+
+app.command("import")(import_policy)
 
 
 @app.command("list")

@@ -29,7 +29,13 @@ WEIGHTS = "weights.safetensors"
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _MAX_HEADER_BYTES = 2**20
 _MAX_WEIGHTS_BYTES = 2**29
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "BOOL": torch.bool}
+_DTYPES = {
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 Status = Literal["candidate", "promoted", "rejected", "seed"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,10 +25,16 @@ class ModelSlot:
     """Holds the next model of a contract until the control loop takes it.
 
     Methods may be called from any thread; none but `load` and `close` waits.
+
+    Args:
+        contract: of every model that is taken.
+        check: is given each offered model before it may be taken, beside the control loop; what it
+            raises refuses the model.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, check: Callable[[Ensemble], None] | None = None) -> None:
         self._contract = contract
+        self._check = check
         self._offers: queue.SimpleQueue[tuple[Path, str] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._ready: tuple[Ensemble, str] | None = None
@@ -94,9 +101,11 @@ class ModelSlot:
             path, version = offer
             try:
                 model, _ = self.load(path)
+                if self._check is not None:
+                    self._check(model)
             except Exception as error:
                 # Whatever is wrong with a model must not end the thread that reads the next one.
-                reason = str(error) if isinstance(error, ModelInvalid) else repr(error)
+                reason = str(error) if isinstance(error, ValueError) else repr(error)
                 with self._lock:
                     self._refusal = f"{version}: {reason}"
                     # It may be mended and offered again.

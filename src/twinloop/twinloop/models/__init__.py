@@ -15,6 +15,7 @@ from twinloop.models.actor import Actor
 from twinloop.models.base import DynamicsModel, ModelInvalid
 from twinloop.models.claw_valve import ClawValve
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
+from twinloop.models.exported import OnnxPolicy, ScriptedPolicy
 from twinloop.models.hand_balls import HandBalls
 from twinloop.models.hand_object import HandObject
 from twinloop.models.linear_latent import LinearLatent
@@ -26,6 +27,8 @@ KINDS: dict[str, type[Ensemble]] = {
     "hand_object": HandObject,
     "linear_latent": LinearLatent,
     "actor": Actor,
+    "onnx": OnnxPolicy,
+    "torchscript": ScriptedPolicy,
 }
 
 __all__ = [

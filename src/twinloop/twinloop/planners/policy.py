@@ -34,6 +34,15 @@ class Acts(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsCode(Protocol):
+    """A policy whose file is a program."""
+
+    def run_code(self) -> None:
+        """Let it run."""
+        ...
+
+
 class PolicyConfig(BaseModel):
     """Settings.
 
@@ -41,6 +50,8 @@ class PolicyConfig(BaseModel):
         sampled: whether it acts with its own noise.
         every: steps after which it is asked again; at most a chunk's.
         blend: steps over which a chunk fades into the next; below `every`.
+        runs_code: policies whose file is a program (TorchScript) are let run; else they are
+            refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +59,7 @@ class PolicyConfig(BaseModel):
     sampled: bool
     every: int = Field(ge=1, le=200)
     blend: int = Field(ge=0, le=200)
+    runs_code: bool = False
 
 
 class PolicyPlanner:
@@ -96,6 +108,8 @@ class PolicyPlanner:
                 f"elements, task {self.task.name} has {self.task.observation_size} and "
                 f"{self.task.action_size}"
             )
+        if isinstance(model, HoldsCode) and self.config.runs_code:
+            model.run_code()
         chunk = model.act(torch.zeros(1, model.observation_size)).shape[1]
         if self.config.every + self.config.blend > max(chunk, 1) and chunk > 1:
             raise ValueError(
@@ -120,6 +134,7 @@ class PolicyPlanner:
         self._at = np.zeros(len(seeds), dtype=int)  # steps since the chunk began
         self._now: list[Tensor | None] = [None] * len(seeds)
         self._before: list[Tensor | None] = [None] * len(seeds)
+        self._last = torch.full((len(seeds), self.task.action_size), torch.nan)
         for row, seed in enumerate(seeds):
             self.reset_row(row, seed)
 
@@ -127,6 +142,7 @@ class PolicyPlanner:
         """Begin an episode of one robot in a batch."""
         self._generators[row].manual_seed(seed)
         self._now[row] = self._before[row] = None
+        self._last[row] = torch.nan
 
     def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
         """Return the next joint targets [rad]: [O], [H, T] -> [A]."""
@@ -137,8 +153,10 @@ class PolicyPlanner:
     def plan_batch(self, observation: Tensor, target: Tensor) -> tuple[Tensor, list[PlanStats]]:
         """Return the next joint targets [rad] of B robots: [B, O], [B, H, T] -> [B, A].
 
-        Targets are within limits and at most `largest_change` away from the command in force. A
-        policy that gives what is not finite has that command held.
+        Targets are within limits and at most `largest_change` away from the command in force, or
+        where that is not observed, from the last target. A policy that gives what is not finite
+        has that command held; where there is none yet, the result is not finite, which guards
+        refuse.
 
         Raises:
             ValueError: another number of observations than of seeds.
@@ -146,16 +164,23 @@ class PolicyPlanner:
         started = time.perf_counter()
         if len(observation) != len(self._generators):
             raise ValueError(f"{len(observation)} observations for {len(self._generators)} seeds")
-        command = observation[:, self.task.command]
+        command = self._in_force(observation)
         actions = torch.stack([self._next(row, seen) for row, seen in enumerate(observation)])
         self._ask_again = False
         wish = self._acts.targets(actions, command)
         is_finite = torch.isfinite(wish).all(1)
         wish = torch.where(is_finite[:, None], wish, command)
         wish = wish.clamp(self._space.lower, self._space.upper)
-        reached = command + (wish - command).clamp(-self.largest_change, self.largest_change)
+        change = (wish - command).clamp(-self.largest_change, self.largest_change)
+        reached = torch.where(torch.isfinite(command), command + change, wish)
+        self._last = reached
         elapsed_ms = 1e3 * (time.perf_counter() - started)
         return reached, [_stats(elapsed_ms, finite) for finite in is_finite.tolist()]
+
+    def _in_force(self, observation: Tensor) -> Tensor:
+        """Return the command in force [B, A], NaN where it is not known."""
+        where = self.task.command
+        return observation[:, where] if where.stop > where.start else self._last
 
     def _next(self, row: int, observation: Tensor) -> Tensor:
         """Return a robot's next action in units of ±1 [A], asking the policy where it is due."""
