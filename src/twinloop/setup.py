@@ -11,6 +11,7 @@ NODES = (
     "stereo_camera",
     "realsense",
     "ball_tracker",
+    "grasp_planner",
     "robot_state",
     "markers",
     "web",
