@@ -3,8 +3,8 @@
 
 Everything is drawn with test and adversarial objects, from which nothing was trained or calibrated.
 The pick loop plans on noisy depth images alone; a gripper that flies freely, with the errors of
-pose that an arm has, plays the arm, and 4 s a pick are counted for its moves. Beside the network, in
-the same bins: a top-down heuristic and the antipodal sampler without a network. Single and
+pose that an arm has, plays the arm, and 4 s a pick are counted for its moves. Beside the network,
+in the same bins: a top-down heuristic and the antipodal sampler without a network. Single and
 adversarial objects lie in the bin alone, heaps are a Poisson number (mean 5, 1 to 10).
 
 Real images are taken from the folder that is named by `--real`; without it they are not measured.

@@ -36,7 +36,7 @@ class Manifest(BaseModel):
         trained: how: command, data, seed, figures.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     format: Literal["twinloop-grasping/1"] = "twinloop-grasping/1"
     network: NetworkConfig
     calibration: tuple[float, float] = (1.0, 0.0)
