@@ -132,7 +132,6 @@ class ArmClient:
         self.position = np.full(7, np.nan)
         self.velocity = np.full(7, np.nan)
         self.width_m = float("nan")
-        self.stamp_s = 0.0  # of the newest joints, on the robot's clock
         self._trajectories = ActionClient(node, FollowJointTrajectory, ARM_ACTION)
         self._gripper = ActionClient(node, GripperCommand, GRIPPER_ACTION)
         self._joints = node.create_subscription(
@@ -209,7 +208,6 @@ class ArmClient:
         if len(message.velocity) == len(message.name):
             self.velocity = np.array(message.velocity)[order][:7]
         self._heard_s = time.monotonic()
-        self.stamp_s = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
 
 
 def trajectory_message(trajectory: Trajectory) -> JointTrajectory:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from copy import copy
 from typing import Any
@@ -30,6 +32,7 @@ Array = NDArray[np.float64]
 AUTONOMY_TOPIC = "autonomy/command"
 PILOT_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _WATCH_S = 0.01
+_NICENESS = -10
 _STALL_S = 0.04  # between two looks: this node was away itself
 _ASK_S = 1.0
 _DEPTH = 10  # several autonomous sources: none pushes another one's commands out
@@ -293,4 +296,7 @@ class SteeringNode(Node):
 
 
 def main() -> None:
+    with contextlib.suppress(PermissionError):
+        # A pilot waits for nobody. Before the middleware starts: its threads inherit this.
+        os.nice(_NICENESS)
     run(SteeringNode)

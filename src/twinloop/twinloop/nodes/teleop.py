@@ -7,6 +7,8 @@ are moved too, through their actions.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from functools import partial
 from typing import Any
@@ -37,6 +39,7 @@ Array = NDArray[np.float64]
 JOYSTICK = "joystick"
 _STOPPED = (GuardStatus.STOPPED, GuardStatus.EMERGENCY_STOP)
 _SAID_S = 0.5  # the state is said again so often
+_NICENESS = -10
 _STALL_S = 0.04
 _AWAY_S = 0.1  # steering has given the pilot up by then
 _STRANGE = "a source without a name"
@@ -288,4 +291,7 @@ class TeleopNode(Node):
 
 
 def main() -> None:
+    with contextlib.suppress(PermissionError):
+        # A pilot waits for nobody. Before the middleware starts: its threads inherit this.
+        os.nice(_NICENESS)
     run(TeleopNode)

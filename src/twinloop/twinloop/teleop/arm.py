@@ -13,7 +13,6 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
-from twinloop.motion.following import Motion, Path
 from twinloop.motion.semantics import BASE, Limits
 from twinloop.motion.trajectory import Trajectory
 from twinloop.motion.world import World
@@ -26,7 +25,9 @@ Array = NDArray[np.float64]
 _DAMPING = 0.05
 _LIMIT_MARGIN_RAD = 0.02
 _REST = 2e-3  # rad/s: as good as none
-_SHARES = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of the speed that is wanted, tried from the fastest
+_AWAY_M = 1e-4
+_BRAKE_S = 0.05
+_SHARES = np.linspace(1.0, 0.05, 20).tolist()  # of the speed that is wanted
 
 
 class ArmJog:
@@ -47,11 +48,9 @@ class ArmJog:
         self._world = world
         self._settings = settings
         self._limits = limits
-        self._path: Path | None = None
-        self._began_s = 0.0
         self.chosen = 0
         self.clearance_m = float("nan")
-        self.share = 1.0
+        self.forget()
 
     @property
     def chosen_joint(self) -> str:
@@ -60,10 +59,6 @@ class ArmJog:
     def choose(self, by: int) -> None:
         """Choose the joint `by` further on, round and round."""
         self.chosen = (self.chosen + by) % len(PANDA.joint_names)
-
-    def forget(self) -> None:
-        """The arm does not follow the chain any more: the next link starts from rest."""
-        self._path = None
 
     def velocity(self, motions: Mapping[str, float], q: Array) -> Array:
         """Return the joint velocities [7], rad/s, that are wanted at positions [7], rad.
@@ -86,36 +81,28 @@ class ArmJog:
     def next(self, motions: Mapping[str, float], q: Array, now_s: float) -> Trajectory | None:
         """Return the trajectory to send now; None where the arm stands and shall.
 
+        How fast the arm is told to move is the jog's own reckoning. Were it measured, what a
+        trajectory loses on its way to the arm would come back as a wish.
+
         Args:
             motions: what is wanted.
-            q: where the arm was measured [7], rad: what the chain begins from.
-            now_s: time of the robot: on it the trajectory sent before goes on.
+            q: where the arm is told to be now [7], rad.
+            now_s: time of the robot, s.
         """
-        now = self._present(q, now_s)
-        wanted = self.velocity(motions, now.position) if any(motions.values()) else np.zeros(7)
-        if not wanted.any() and np.abs(now.velocity).max() < _REST:
-            self._path = None
+        share = (now_s - self._sent_s) / self._settings.cruise_s
+        self._velocity += (self._reached - self._velocity) * min(1.0, max(0.0, share))
+        wanted = self.velocity(motions, q) if any(motions.values()) else np.zeros(7)
+        if not wanted.any() and np.abs(self._velocity).max() < _REST:
+            self.forget()
             return None
-        made = self._link(now, self._slowed(now, wanted))
-        first = np.zeros(1)
-        self._path = Path(
-            Trajectory(
-                made.joint_names,
-                np.concatenate([first, made.time]),
-                np.concatenate([now.position[None], made.position]),
-                np.concatenate([now.velocity[None], made.velocity]),
-                np.concatenate([now.acceleration[None], made.acceleration]),
-            )
-        )
-        self._began_s = now_s
+        made = self._link(q, self._slowed(q, wanted))
+        self._reached, self._sent_s = made.velocity[0].copy(), now_s
         return made
 
-    def _present(self, q: Array, now_s: float) -> Motion:
-        """Where the chain is told to be now; where the arm is, while there is none."""
-        if self._path is None:
-            zero = np.zeros(7)
-            return Motion(np.clip(q, self._limits.lower, self._limits.upper), zero, zero, zero)
-        return self._path.at(max(0.0, now_s - self._began_s))
+    def forget(self) -> None:
+        """Begin anew from rest: the arm does not follow the chain any more."""
+        self._velocity, self._reached, self._sent_s = np.zeros(7), np.zeros(7), 0.0
+        self.share = 1.0
 
     def _solved(self, twist: Array, q: Array) -> Array:
         pose = self._world.pose(q)
@@ -127,24 +114,29 @@ class ArmJog:
         solved: Array = jacobian.T @ np.linalg.solve(square, twist)
         return solved
 
-    def _slowed(self, now: Motion, wanted: Array) -> Array:
+    def _slowed(self, q: Array, wanted: Array) -> Array:
         """Return velocities [7] that leave room to brake before limits and things.
 
         The share of the speed grows with the distance at which the arm would come to rest; what
         leads away from things is not slowed.
         """
         settings = self._settings
-        wanted = self._kept_inside(now.position, wanted)
-        self.clearance_m = self._world.clearance(now.position)
+        wanted = self._kept_inside(q, wanted)
         room_m = settings.slow_at_m - settings.stop_at_m
+        self.clearance_m = self._world.clearance(q)
         for share in _SHARES:
-            moved = share * wanted
-            distance = self._world.clearance(self._rest(now, moved).position)
-            if distance >= settings.stop_at_m + share * room_m or distance > self.clearance_m:
+            rest = self._link(q, share * wanted).position[-1]
+            margin_m = settings.stop_at_m + share * room_m
+            if self._world.is_free(rest, margin_m) or self._leads_away(q, rest):
                 self.share = share
-                return moved
+                return share * wanted
         self.share = 0.0
         return np.zeros(7)
+
+    def _leads_away(self, q: Array, rest: Array) -> bool:
+        if self.clearance_m >= self._settings.slow_at_m:
+            return False
+        return self._world.clearance(rest) > self.clearance_m + _AWAY_M
 
     def _kept_inside(self, q: Array, wanted: Array) -> Array:
         """Slow joints down towards their limits: v^2 = 2 a d."""
@@ -154,29 +146,16 @@ class ArmJog:
         kept: Array = np.clip(wanted, -fastest, fastest)
         return kept
 
-    def _reached(self, now: Motion, wanted: Array) -> Array:
-        """Velocities [7] at the end of the cruise, within the acceleration."""
-        change = wanted - now.velocity
-        most = self._settings.acceleration * self._settings.cruise_s
-        reached: Array = now.velocity + change * min(1.0, most / max(np.abs(change).max(), 1e-12))
-        return reached
-
-    def _rest(self, now: Motion, wanted: Array) -> Motion:
-        """Where the arm would stand after the next link."""
-        made = self._link(now, wanted)
-        zero = np.zeros(7)
-        return Motion(made.position[-1], zero, zero, zero)
-
-    def _link(self, now: Motion, wanted: Array) -> Trajectory:
+    def _link(self, q: Array, wanted: Array) -> Trajectory:
         """From the present to the wanted velocities as far as the cruise goes, and to rest."""
-        cruise_s = self._settings.cruise_s
-        reached = self._reached(now, wanted)
-        cruised = now.position + 0.5 * (now.velocity + reached) * cruise_s
+        settings, qd = self._settings, self._velocity
+        change, most = wanted - qd, settings.acceleration * settings.cruise_s
+        reached = qd + change * min(1.0, most / max(np.abs(change).max(), 1e-12))
+        cruised = q + 0.5 * (qd + reached) * settings.cruise_s
         # With no acceleration at both ends the peak is half as much again as the mean.
-        brake_s = max(0.05, 1.5 * float(np.abs(reached).max()) / self._settings.acceleration)
+        brake_s = max(_BRAKE_S, 1.5 * float(np.abs(reached).max()) / settings.acceleration)
         rest = cruised + 0.5 * reached * brake_s
         position = np.clip([cruised, rest], self._limits.lower, self._limits.upper)
-        zero = np.zeros((2, 7))
         velocity = np.stack([reached, np.zeros(7)])
-        time = np.array([cruise_s, cruise_s + brake_s])
-        return Trajectory(PANDA.joint_names, time, position, velocity, zero)
+        time = np.array([settings.cruise_s, settings.cruise_s + brake_s])
+        return Trajectory(PANDA.joint_names, time, position, velocity, np.zeros((2, 7)))
