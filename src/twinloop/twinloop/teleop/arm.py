@@ -50,7 +50,9 @@ class ArmJog:
         self._limits = limits
         self.chosen = 0
         self.clearance_m = float("nan")
-        self.forget()
+        self.share = 1.0
+        self._velocity, self._reached = np.zeros(7), np.zeros(7)
+        self._sent_s = 0.0
 
     @property
     def chosen_joint(self) -> str:
