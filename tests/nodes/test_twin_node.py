@@ -234,6 +234,20 @@ def test_in_lock_step_time_goes_on_when_the_planner_has_stopped(stepped: Station
     assert stepped.state == GuardStatus.HOLDING
 
 
+def test_in_lock_step_another_source_takes_over_from_one_that_has_ceased() -> None:
+    station = Station(lockstep=True, lockstep_timeout_s=600.0)
+    try:
+        run_in_lockstep(station, lambda k: 0.0)
+        station.source = "another"
+        station.drive(lambda k: CUP)
+        station.spin_until(lambda: station.record.applied[-1][1] == "another", 30.0)
+        since = len(station.commanded)
+        station.spin_until(lambda: len(station.commanded) >= since + 3, 30.0)
+        assert station.state == GuardStatus.ACTIVE
+    finally:
+        station.close()
+
+
 def test_slow_simulated_time_does_not_starve_the_guard() -> None:
     station = Station(rtf=0.2)
     try:

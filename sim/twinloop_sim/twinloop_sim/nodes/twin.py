@@ -32,6 +32,7 @@ _WATCH_S = 0.02
 _LOOKS = 5  # at the pace, for each tick
 _REST_S = 0.001  # between bursts as fast as possible: time to listen
 _REPEAT_S = 0.1
+_SILENT_S = 0.3  # a source without a command while time stands still has lost its lease
 _DISCOVERY_S = 2.0  # a planner that is there is known by then
 
 
@@ -81,6 +82,7 @@ class TwinNode(Node):
             round(cell.contract.period_s * 1e9), self.param("lockstep_timeout_s")
         )
         self._is_waiting = False
+        self._claim: JointTrajectory | None = None  # newest one of a source without the lease
         self._repeat_at_s = 0.0
         self._speed_since = (time.monotonic(), self._guarded.sim_ns)
         self._outputs = Outputs(
@@ -229,6 +231,11 @@ class TwinNode(Node):
             if self._lockstep.has_timed_out(now_s):
                 self._lockstep.suspend()
                 guarded.guard.hold("no command in lock-step", guarded.now_ns)
+            elif self._claim is not None and self._lockstep.waited_s(now_s) > _SILENT_S:
+                # While time stands still, a source that has said its last misses no turn.
+                claim, self._claim = self._claim, None
+                guarded.guard.lose_source(guarded.now_ns)
+                self._on_command(claim)
             elif now_s >= self._repeat_at_s:
                 self._repeat_at_s = now_s + _REPEAT_S
                 if self._command.get_publisher_count():
@@ -270,6 +277,9 @@ class TwinNode(Node):
             self._outputs.accept(verdict.stamp_ns, message.header.frame_id, verdict.goal)
             self._lockstep.commanded(verdict.stamp_ns - guarded.offset_ns)
             self._resume(now_s)
+            self._claim = None
+        elif verdict.refusal is Refusal.FOREIGN:
+            self._claim = message
         self._outputs.report(now_s)
 
     def _on_arm_start(self) -> None:
