@@ -18,6 +18,7 @@ setup(
     entry_points={
         "console_scripts": [
             "twin_node = twinloop_sim.nodes.twin:main",
+            "bin_node = twinloop_sim.nodes.bin:main",
             "twin_cameras_node = twinloop_sim.nodes.twin_cameras:main",
         ]
     },

@@ -58,7 +58,7 @@ def test_everything_asked_for_is_answered_by_somebody() -> None:
         assert wanted <= there | {"/episode/set_parameters"}, wanted - there
 
 
-@pytest.mark.parametrize("name", ["baoding", "robot", "teleop"])
+@pytest.mark.parametrize("name", ["baoding", "robot", "teleop", "grasping"])
 def test_launch_files_put_each_node_into_an_enclave_that_there_is(name: str) -> None:
     text = (ROOT / "launch" / f"{name}.launch.xml").read_text()
     nodes = re.findall(r'<node pkg="twinloop[^>]*?name="([^"]*)"[^>]*?>', text, re.S)

@@ -56,6 +56,8 @@ class QualityNetwork(nn.Module):
 
     def forward(self, stored: Tensor, numbers: Tensor) -> Tensor:
         """Return log-odds [N] for crops [N, 32, 48] and numbers [N, 2] of `crops`."""
-        features = self.features(network_input(stored, numbers, self.gripper))
+        seen = network_input(stored, numbers, self.gripper)
+        # Convolutions of few channels take a third less time in this layout.
+        features = self.features(seen.contiguous(memory_format=torch.channels_last))
         scaled = numbers / numbers.new_tensor(_NUMBER_SCALE)
         return self.head(torch.cat([features, scaled], 1))[:, 0]
