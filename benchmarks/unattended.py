@@ -9,6 +9,9 @@ real time.
 A process beside them hears how episodes go and looks at the memory that is each process's own.
 Afterwards every bag is checked, and what is left of the processes is looked for. A run that was
 interrupted cannot be carried on with; one that is complete is judged again by --resume.
+
+The shipped model hardly drops a ball. --model names another one that the cell begins with, such as
+one that `make bench-learning` has learned from scratch, so that there is something to bring back.
 """
 
 from __future__ import annotations
@@ -138,7 +141,7 @@ def name_of(process: psutil.Process) -> str:
     return Path(scripts[0]).name if scripts else process.name()
 
 
-def run(folder: Path, seconds: float, console: Console) -> Course:
+def run(folder: Path, seconds: float, model: str, console: Console) -> Course:
     """Run the cell for so long; what it did is kept in the folder.
 
     Raises:
@@ -154,6 +157,7 @@ def run(folder: Path, seconds: float, console: Console) -> Course:
         "lockstep": "true",
         "busy": "true",
         "web": "false",
+        "model": model,
         "record_dir": str(folder / "bags"),
         "registry": str(folder / "registry"),
     }
@@ -256,6 +260,7 @@ def draw(path: Path, course: Course, figures: list[Any]) -> None:
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--seconds", type=float, help="of the twin's time, instead of the form's")
+    parser.add_argument("--model", default="shipped", help="folder of the model to begin with")
     arguments = parser.parse_args()
     seconds = arguments.seconds or (HOUR_S if arguments.full else QUICK_S)
     folder = harness.start("unattended", arguments.full, arguments.resume)
@@ -264,7 +269,7 @@ def main() -> None:
     if done.is_file():
         course = Course(**json.loads(done.read_text()))
     else:
-        course = run(folder, seconds, console)
+        course = run(folder, seconds, arguments.model, console)
     bags = [*complete_bags(folder / "bags"), *unfinished_bags(folder / "bags")]
     bad = [path.name for path in bags if not check(path).is_sound]
     episodes = read_run(folder / "bags", load_contract(TASK))
