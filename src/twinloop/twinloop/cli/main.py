@@ -32,6 +32,7 @@ COMMANDS = (
     ("tracker", "tracker", "app", "Draw the ball tracker's training data, train its network."),
     ("grasping", "grasping", "app", "Generate grasps in the twin, train their network."),
     ("models", "models", "app", "List model versions, look at them, promote one by hand."),
+    ("teleop", "teleop", "teleop", "Steer a running cell from a terminal's keyboard."),
     ("hardware", "hardware", "app", "Check a lab's hardware file; drive simulated devices."),
     ("doctor", "doctor", "doctor", "Tell what is present, what is missing and what to do."),
 )
