@@ -75,10 +75,12 @@ def _finish(folder: Path, done: dict[str, list[dict[str, Any]]], full: bool, cut
     for side in ("arm", "hand"):
         for pilot in sorted({row["pilot"] for row in figures.get(side, [])}):
             mine = [row for row in figures[side] if row["pilot"] == pilot]
-            alone = next(row["success"] for row in mine if row["alpha"] == 0.0)
+            alone = [row["success"] for row in mine if row["alpha"] == 0.0]
             shared = [row["success"] for row in mine if 0.0 < row["alpha"] < 1.0]
-            gained = max(shared) - alone if shared else None
-            targets.append(Target(f"{side}, {pilot}: success gained", gained, 0.0, ">="))
+            gained = max(shared) - alone[0] if shared and alone else None
+            targets.append(
+                Target(f"{side}, {pilot}: success gained by the best α", gained, 0.0, ">=")
+            )
     if cut:
         figures["cut"] = cut
     plots = assist_plots.draw(folder, figures)

@@ -284,7 +284,7 @@ def episodes(pilot: str, alpha: float, count: int, folder: Path, quick: bool) ->
         "episodes": count,
         "success": float((reached >= 0).mean()),
         "time_to_goal_s": float(np.median(arrived)) if len(arrived) else None,
-        "pilot_share": float(np.mean([np.mean(one) for one in shares])) if planner else 1.0,
+        "pilot_share": float(np.mean([np.mean(one) for one in shares if one])) if planner else 1.0,
         "ball_guessed_right": float(np.mean(right)),
     }
 

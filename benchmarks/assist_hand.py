@@ -28,7 +28,7 @@ from twinloop_sim import cells
 
 from twinloop import tasks
 
-ALPHAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+ALPHAS = (0.0, 0.1, 0.5, 0.9, 1.0)
 PILOTS = ("coarse",)
 STEPS = 100
 LATE = 1  # control steps by which he sees late

@@ -16,9 +16,8 @@ import numpy as np
 from gymnasium.envs.box2d import lunar_lander
 from gymnasium.envs.box2d.lunar_lander import SCALE, VIEWPORT_H, VIEWPORT_W, LunarLander, heuristic
 from numpy.typing import NDArray
+from worthy_acts import ACTS
 
-# An act is a pair: main engine off or on, and side engines left, off or right.
-ACTS = tuple((main, side) for main in (0, 1) for side in (-1, 0, 1))
 NOTHING = ACTS.index((0, 0))
 STEPS = 1000  # of a flight
 STATE = 8  # elements of the lander's state

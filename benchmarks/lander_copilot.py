@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copilots of the lander: deep Q-learning of what an act is worth, and the pilot's say in it.
 
-After "Shared Autonomy via Deep Reinforcement Learning" (arXiv 1802.01744, algorithm 1). The
-tolerance is the paper's α: 0 leaves the pilot nothing, 1 everything.
+After "Shared Autonomy via Deep Reinforcement Learning" (arXiv 1802.01744, algorithm 1).
 """
 
 from __future__ import annotations
@@ -15,13 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from lander import ACTS, ALOFT_AT_PAD, CRASHED, LANDED, STATE, Flight, SimulatedPilot
+from gymnasium.envs.box2d.lunar_lander import FPS
+from lander import ALOFT_AT_PAD, CRASHED, LANDED, STATE, Flight, SimulatedPilot
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor
+from worthy_acts import nearest_worthy
 
 # As published: what each pilot is left.
 TOLERANCE = {"laggy": 0.7, "noisy": 0.4, "no-op": 0.0, "sensor": 0.0}
@@ -29,27 +31,9 @@ SEEDS = (0, 1, 2)
 STEPS_FULL = 50_000  # that a copilot is trained for
 FLIGHTS = 100
 _FLIGHT_SEEDS = 50_000_000
+_ENVIRONMENTS = 8  # flown side by side
 _LAST = 100  # episodes whose mean return tells how good a copilot is
 _JUDGED_EVERY = 10_000  # steps
-
-
-def nearest_worthy(value: Tensor, wanted: Tensor, tolerance: float) -> Tensor:
-    """Return the act nearest to the wanted one among those that are worth enough: [B, 6], [B]
-    -> [B].
-
-    Enough is (1 - tolerance) of the best, with values counted from the worst act's, so that
-    negative ones have a share too. Nearness: the same act; else the same main engine; else the same
-    side engine; of acts that are as near, the more valuable one.
-    """
-    acts = torch.tensor(ACTS)
-    shifted = value - value.amin(1, keepdim=True)
-    best = shifted.amax(1, keepdim=True)
-    mine, theirs = acts[None], acts[wanted][:, None]
-    near = 2 * (mine[..., 0] == theirs[..., 0]) + (mine[..., 1] == theirs[..., 1])
-    # Shares of the best are below one, so that they only decide between acts equally near.
-    rank = near + 0.5 * shifted / best.clamp(min=1e-9)
-    is_worthy = shifted >= (1.0 - tolerance) * best
-    return torch.where(is_worthy, rank, -1.0).argmax(1)
 
 
 class Copilot(DQNPolicy):
@@ -89,8 +73,8 @@ def train(pilot: str, seed: int, steps: int, path: Path) -> None:
     """Train a copilot with a pilot and write its weights; settings as published."""
     torch.set_num_threads(1)
     tolerance = TOLERANCE[pilot]
-    env = Monitor(Flight((pilot,)))
-    env.reset(seed=1_000_000 * (seed + 1))
+    env = DummyVecEnv([lambda: Monitor(Flight((pilot,)))] * _ENVIRONMENTS)
+    env.seed(1_000_000 * (seed + 1))
     # A pilot that is left a say explores for both.
     explores = 1.0 if tolerance == 0 else 0.0
     model = DQN(
@@ -99,10 +83,10 @@ def train(pilot: str, seed: int, steps: int, path: Path) -> None:
         learning_rate=1e-3,
         buffer_size=50_000,
         learning_starts=1000,
-        batch_size=32,
+        batch_size=64,
         gamma=0.99,
-        train_freq=(1, "episode"),
-        gradient_steps=-1,
+        train_freq=1,
+        gradient_steps=_ENVIRONMENTS // 4,
         target_update_interval=1500,
         exploration_initial_eps=explores,
         exploration_final_eps=0.02 * explores,
@@ -130,32 +114,33 @@ def load(path: Path, tolerance: float) -> Copilot:
 def fly(pilot: str, copilot: Copilot | None, seeds: range) -> dict[str, Any]:
     """Return how one flight for each seed ended, and how often the pilot's act was done."""
     torch.set_num_threads(1)
-    flight = Flight((pilot,))
+    flights = [Flight((pilot,)) for _ in seeds]
+    observed = [flight.reset(seed=seed)[0] for flight, seed in zip(flights, seeds, strict=True)]
+    running = list(range(len(flights)))
     ends: Counter[str] = Counter()
-    steps = kept = 0
+    steps = kept = step = 0
     landed_s = []
-    for seed in seeds:
-        observation, _ = flight.reset(seed=seed)
-        count, is_over = 0, False
-        while not is_over:
-            wanted = flight.wanted
-            act = wanted if copilot is None else int(copilot.predict(observation)[0])
-            observation, _, ended, cut, info = flight.step(act)
-            is_over = ended or cut
-            kept += act == wanted
-            count += 1
-        steps += count
-        ends[info["end"]] += 1
-        if info["end"] == LANDED:
-            landed_s.append(count / 50.0)
-    flights = len(seeds)
+    while running:
+        acts = wanted = [flights[index].wanted for index in running]
+        if copilot is not None:
+            acts = copilot.predict(np.stack([observed[index] for index in running]))[0].tolist()
+        step += 1
+        steps += len(running)
+        kept += sum(act == wish for act, wish in zip(acts, wanted, strict=True))
+        for index, act in zip(tuple(running), acts, strict=True):
+            observed[index], _, is_over, is_cut, info = flights[index].step(act)
+            if is_over or is_cut:
+                running.remove(index)
+                ends[info["end"]] += 1
+                if info["end"] == LANDED:
+                    landed_s.append(step / FPS)
     return {
         "pilot": pilot,
-        "episodes": flights,
-        "success": ends[LANDED] / flights,
-        "crashed": ends[CRASHED] / flights,
+        "episodes": len(seeds),
+        "success": ends[LANDED] / len(seeds),
+        "crashed": ends[CRASHED] / len(seeds),
         # The paper counts a lander that hovers between the flags at the time limit.
-        "success_as_published": (ends[LANDED] + ends[ALOFT_AT_PAD]) / flights,
+        "success_as_published": (ends[LANDED] + ends[ALOFT_AT_PAD]) / len(seeds),
         "ends": dict(ends),
         "time_to_goal_s": float(np.median(landed_s)) if landed_s else None,
         "pilot_share": kept / steps,

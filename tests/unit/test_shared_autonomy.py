@@ -18,6 +18,7 @@ from twinloop.planners.mppi import MPPI, MPPIConfig
 from twinloop.planners.pilot import FRESH_S, PilotCommand
 from twinloop.planners.shared import SharedMPPI, pilot_share
 from twinloop.planners.space import ActionSpace
+from worthy_acts import ACTS, nearest_worthy
 
 from twinloop import contract as contracts
 from twinloop import planners
@@ -242,3 +243,28 @@ def test_a_pilots_command_is_read_by_joint_names_and_lasts_a_tenth_of_a_second()
         with pytest.raises(MalformedMessage):
             pilot.feed(bad, arrived_s=8.0)
     assert pilot.targets(8.0) is None
+
+
+# Values of (main, side): off left, off, off right, on left, on, on right; all negative, as returns
+# of a lander mostly are.
+VALUES = [-100.0, -60.0, -90.0, -50.0, -20.0, -10.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tolerance", "done"),
+    [
+        ((1, 0), 0.2, (1, 0)),  # worth 80 of 90 over the worst: as wanted
+        ((1, 0), 0.1, (1, 1)),  # not enough: the same main engine, and the best side
+        ((0, 0), 0.5, (1, 0)),  # no side makes this main engine worth it: the same side
+        ((0, -1), 0.3, (1, 1)),  # nothing near is worth enough: the best
+        ((0, -1), 0.0, (1, 1)),
+        ((0, -1), 1.0, (0, -1)),
+    ],
+)
+def test_of_acts_the_nearest_is_done_that_is_worth_a_share_of_the_best(
+    wanted: tuple[int, int], tolerance: float, done: tuple[int, int]
+) -> None:
+    value = torch.tensor([VALUES])
+    for shift in (0.0, 1000.0):
+        act = nearest_worthy(value + shift, torch.tensor([ACTS.index(wanted)]), tolerance)
+        assert ACTS[int(act)] == done
