@@ -90,6 +90,28 @@ def test_the_planner_refuses_bad_samples(planner: PlannerNode, data: st.DataObje
     TALLY.ask(f"sample on {topic}", reason, (topic,))
 
 
+@pytest.fixture
+def shared_planner() -> Iterator[PlannerNode]:
+    with running(PlannerNode, nice=os.nice(0), shared=True) as node:
+        yield node
+
+
+@examples(300)
+@given(message=broken(lambda: command(CUP, STAMP_NS, "teleop")))
+def test_a_shared_planner_refuses_bad_commands_of_its_pilot(
+    shared_planner: PlannerNode, message: Any
+) -> None:
+    before = shared_planner.health().values["refused_pilot_commands"]
+
+    def reason() -> str:
+        hear(shared_planner, "pilot_command", message)
+        values = shared_planner.health().values
+        is_refused = values["refused_pilot_commands"] != before
+        return values["last_refused_pilot_command"] if is_refused else ""
+
+    TALLY.ask("command of a pilot who shares", reason, ("pilot_command",))
+
+
 @examples(40)
 @given(data=st.data())
 def test_a_planner_at_work_lives_through_bad_samples(
