@@ -72,6 +72,22 @@ class Actor(Ensemble):
                 with torch.no_grad():
                     parameter.uniform_(-bound, bound, generator=generator)
 
+    def moments(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return mean and logarithm of the deviation, before they are squashed or clipped:
+        [B, O] -> [B, chunk, A], and as much or [A]; None where there is no noise."""
+        c = self.config
+        x = (observation - self.observation_mean) / self.observation_scale
+        bend = torch.relu if c.activation == "relu" else torch.tanh
+        for layer in self.layers:
+            x = bend(layer(x))
+        mean: Tensor = self.mean(x).unflatten(-1, (c.chunk, c.action_size))
+        log: Tensor | None = None
+        if isinstance(self.log_deviation, nn.Linear):
+            log = self.log_deviation(x).unflatten(-1, (c.chunk, c.action_size))
+        elif self.log_deviation is not None:
+            log = self.log_deviation
+        return mean, None if log is None else log.clamp(*_LOG_DEVIATION)
+
     @torch.no_grad()
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return actions in units of ±1: [B, O] -> [B, chunk, A].
@@ -79,19 +95,10 @@ class Actor(Ensemble):
         Args:
             noise: normal numbers [B, chunk, A]; None: what is likeliest.
         """
-        c = self.config
-        x = (observation - self.observation_mean) / self.observation_scale
-        bend = torch.relu if c.activation == "relu" else torch.tanh
-        for layer in self.layers:
-            x = bend(layer(x))
-        actions: Tensor = self.mean(x).unflatten(-1, (c.chunk, c.action_size))
-        if noise is not None and self.log_deviation is not None:
-            if isinstance(self.log_deviation, nn.Linear):
-                log = self.log_deviation(x).unflatten(-1, (c.chunk, c.action_size))
-            else:
-                log = self.log_deviation
-            actions = actions + noise * log.clamp(*_LOG_DEVIATION).exp()
-        return torch.tanh(actions) if c.squashes else actions.clamp(-1.0, 1.0)
+        actions, log = self.moments(observation)
+        if noise is not None and log is not None:
+            actions = actions + noise * log.exp()
+        return torch.tanh(actions) if self.config.squashes else actions.clamp(-1.0, 1.0)
 
     def targets(self, actions: Tensor, command: Tensor) -> Tensor:
         """Return joint targets [rad] of actions in units of ±1: [..., A], [..., A] -> [..., A]."""
