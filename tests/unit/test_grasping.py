@@ -103,7 +103,7 @@ def test_fingers_collide_with_what_stands_in_their_way() -> None:
     assert deep[2] > 0.01
     found = surface.between(scene, np.array([wide, beside]), FRANKA_HAND)
     assert found.is_there.tolist() == [True, False]
-    assert found.far[0] - found.near[0] == pytest.approx(BOX[2], abs=0.008)
+    assert found.touch[0, 1, 0] - found.touch[0, 0, 0] == pytest.approx(BOX[2], abs=0.006)
 
 
 def test_a_plan_is_ranked_sound_and_the_same_again(network: QualityNetwork) -> None:

@@ -214,7 +214,7 @@ def rows(scene: HeightMap, grasps: Sequence[Grasp]) -> Array:
 def poses(scene: HeightMap, grasps: Array, quality: Array, gripper: Gripper) -> list[Grasp]:
     """Return grasps [N, 5] of a map as poses in the camera's optical frame."""
     found = surface.between(scene, grasps, gripper)
-    closing, _ = axes(grasps)
+    closing, across = axes(grasps)
     told = []
     for index, grasp in enumerate(grasps):
         along = np.array([*closing[index], 0.0])
@@ -223,7 +223,8 @@ def poses(scene: HeightMap, grasps: Array, quality: Array, gripper: Gripper) -> 
         tips = grasp[[X, Y, TIP]]
         # Pads touch in the middle of what they cover, below the rim that the camera sees.
         cover = np.clip(found.top[index] - grasp[TIP], 0.0, gripper.pad_height_m)
-        touch = tips + np.outer([found.near[index], found.far[index]], along)
+        touch = np.tile(tips, (2, 1))
+        touch[:, :2] += found.touch[index] @ np.stack([closing[index], across[index]])
         touch[:, 2] += cover / 2
         told.append(
             Grasp(

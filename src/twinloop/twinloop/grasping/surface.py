@@ -14,6 +14,7 @@ from twinloop.grasping.heights import RESOLUTION_M, HeightMap
 
 TOLERANCE_M = 0.003  # that the surface may reach above the tips, for noise
 _TOUCH_M = 0.002  # what rises less above the tips is not touched
+_LINES = (0.0, -0.2, 0.2, -0.4, 0.4)  # across a pad, shares of its width
 _COVER = 0.02  # of a palm's coarse cells
 
 
@@ -23,29 +24,43 @@ class Between:
 
     Attributes:
         is_there: [N], whether anything is high enough to be touched.
-        near, far: where it begins and ends along the direction of closing [N], m from the middle.
+        touch: where the two pads will touch it, along and across the direction of closing from the
+            middle [N, 2, 2], m.
         top: its greatest height [N], m.
     """
 
     is_there: NDArray[np.bool_]
-    near: Array
-    far: Array
+    touch: Array
     top: Array
 
 
 def between(scene: HeightMap, grasps: Array, gripper: Gripper) -> Between:
-    """Return what lies between the pads of grasps [N, 5]."""
+    """Return what lies between the pads of grasps [N, 5].
+
+    Cameras smear a steep side into a ramp, whose true place is about half way up; so a pad touches
+    where the surface reaches half of what it covers of the thing. Where several lines across a pad
+    touch within a cell, the one nearest to its middle counts.
+    """
     closing, across = axes(grasps)
     steps = np.arange(-gripper.opening_m / 2, gripper.opening_m / 2 + 1e-9, RESOLUTION_M)
-    sides = np.array([-0.35, 0.0, 0.35]) * gripper.finger_width_m
-    heights = _sample(scene.heights, scene, grasps, closing, across, steps, sides).max(2)
-    inside = np.abs(steps)[None] <= grasps[:, WIDTH, None] / 2
-    touched = inside & (heights > grasps[:, TIP, None] + _TOUCH_M)
-    is_there = touched.any(1)
-    near = steps[touched.argmax(1)]
-    far = steps[len(steps) - 1 - touched[:, ::-1].argmax(1)]
-    top = np.where(inside, heights, -np.inf).max(1)
-    return Between(is_there, np.where(is_there, near, 0.0), np.where(is_there, far, 0.0), top)
+    sides = np.array(_LINES) * gripper.finger_width_m
+    heights = _sample(scene.heights, scene, grasps, closing, across, steps, sides)
+    inside = (np.abs(steps)[None] <= grasps[:, WIDTH, None] / 2)[:, :, None]
+    above = np.where(inside, heights - grasps[:, TIP, None, None], -np.inf)
+    top = above.max((1, 2))
+    half = np.clip(0.5 * top, _TOUCH_M, 0.5 * gripper.pad_height_m)
+    touched = above > half[:, None, None]
+    is_there = touched.any((1, 2))
+    pads = []
+    for sign in (-1.0, 1.0):
+        reach = np.where(touched, sign * steps[None, :, None], -np.inf).max(1)
+        first = reach.max(1, keepdims=True)
+        # Lines are in the order of their distance from the middle.
+        line = (reach >= first - 1.5 * RESOLUTION_M).argmax(1)
+        along = sign * (np.take_along_axis(reach, line[:, None], 1)[:, 0] - RESOLUTION_M / 2)
+        pads.append(np.stack([along, sides[line]], 1))
+    touch = np.where(is_there[:, None, None], np.stack(pads, 1), 0.0)
+    return Between(is_there, touch, top + grasps[:, TIP])
 
 
 def penetration(scene: HeightMap, grasps: Array, gripper: Gripper) -> Array:
