@@ -22,6 +22,7 @@ from twinloop.cli.options import (
     require_task,
     run_folder,
 )
+from twinloop.cli.train_policy import Algorithm, train_policy
 from twinloop.reporting.progress import WorkProgress
 
 if TYPE_CHECKING:
@@ -55,6 +56,22 @@ def train(
         Path | None,
         typer.Option(help="Collect nothing: learn from these bags, or those of this run."),
     ] = None,
+    algorithm: Annotated[
+        Algorithm,
+        typer.Option(
+            help="A model to plan with, or a policy: sac in a twin; bc, iql or bear from bags."
+        ),
+    ] = Algorithm.model,
+    asynchronous: Annotated[
+        bool,
+        typer.Option(
+            "--asynchronous", help="With sac: the twin keeps real time, and waits for no learner."
+        ),
+    ] = False,
+    updates: Annotated[
+        int | None,
+        typer.Option(help="Gradient steps from bags.", min=1, show_default=False),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs beside the report.")
     ] = False,
@@ -78,6 +95,22 @@ def train(
         raise CommandError("--resume carries on with the run in --out, which names no folder")
     folder = out.absolute() if resume and out is not None else run_folder(out, "train")
     console = Console(stderr=as_json)
+    if algorithm is not Algorithm.model:
+        train_policy(
+            task,
+            algorithm,
+            folder,
+            goal=goal,
+            transitions=transitions,
+            updates=updates,
+            seed=seed,
+            from_bags=from_bags,
+            asynchronous=asynchronous,
+            evaluate=evaluate,
+            console=console,
+            as_json=as_json,
+        )
+        return
     # Late, because these imports take seconds.
     from twinloop import contract as contracts
     from twinloop import tasks

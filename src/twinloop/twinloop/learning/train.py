@@ -149,4 +149,4 @@ def bag_folders(given: Path) -> list[Path]:
     """Return where the bags that a run learned from lie: a run's folder, or one of bags."""
     of_run = [given / "bags" / name for name in ("demonstrations", "training")]
     found = [folder for folder in of_run if folder.is_dir()]
-    return found or [given]
+    return found or [given / "bags" if (given / "bags").is_dir() else given]
