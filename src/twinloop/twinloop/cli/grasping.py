@@ -55,7 +55,7 @@ def data_command(
 def train_command(
     data: Annotated[Path, typer.Argument(help="Folder of `twinloop grasping data`: train, val.")],
     out: Annotated[Path, typer.Option(help="New folder for the network.", show_default=False)],
-    epochs: Annotated[int, typer.Option(help="Passes over the data.", min=1)] = 12,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Of weights, order and changes.", min=0)] = 0,
     threads: Annotated[int, typer.Option(help="Threads of the matrix products.", min=1)] = 1,
 ) -> None:

@@ -20,8 +20,8 @@ class NetworkConfig(BaseModel):
     """Sizes of the network: channels of the three stages, width of the last layers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    channels: tuple[int, int, int] = (16, 32, 48)
-    hidden: int = Field(default=64, ge=8, le=1024)
+    channels: tuple[int, int, int] = (12, 20, 32)
+    hidden: int = Field(default=48, ge=8, le=1024)
 
 
 class QualityNetwork(nn.Module):

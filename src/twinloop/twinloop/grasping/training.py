@@ -30,8 +30,8 @@ class TrainingSettings:
         most_s: ends the training early, s; 0: never.
     """
 
-    epochs: int = 12
-    batch: int = 256
+    epochs: int = 4
+    batch: int = 128
     rate: float = 2e-3
     weight_decay: float = 1e-3
     most_s: float = 0.0
