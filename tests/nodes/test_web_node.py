@@ -17,6 +17,8 @@ import pytest
 from bag_processes import Observer, Processes, wait_until
 from geometry_msgs.msg import Point
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
 from twinloop.dds import take_domain
 from twinloop.learning.model_file import Candidate, load_model
 from twinloop.learning.registry import Registry
@@ -24,7 +26,13 @@ from twinloop.nodes import qos
 from twinloop.nodes.planner import shipped_model
 
 from twinloop import contract as contracts
-from twinloop_interfaces.msg import GuardStatus, TrackedBall, TrackedBallArray
+from twinloop_interfaces.msg import (
+    ControlStatus,
+    GuardStatus,
+    PilotInput,
+    TrackedBall,
+    TrackedBallArray,
+)
 
 CHROMIUM = os.environ.get("TWINLOOP_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -102,7 +110,14 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
         processes.node("twinloop_sim.nodes.twin", tracker=False, emergency_stop_timeout_s=10.0)
         processes.node("twinloop.nodes.learner", model="none", **common)
         processes.node("twinloop.nodes.episode")
-        processes.node("twinloop.nodes.web", control=True, port=8300, use_sim_time=True, **common)
+        processes.node(
+            "twinloop.nodes.web",
+            control=True,
+            teleop=True,
+            port=8300,
+            use_sim_time=True,
+            **common,
+        )
         processes.node(
             "twinloop.nodes.supervisor",
             nodes="[twin, learner, episode]",
@@ -157,6 +172,10 @@ def said(page: Page, text: str) -> None:
 
 def pressed(page: Page, label: str) -> None:
     page.get_by_role("button", name=label, exact=True).click()
+
+
+def opened_tab(page: Page, label: str) -> None:
+    page.get_by_role("tab", name=label, exact=True).click()
 
 
 def picture(page: Page, name: str) -> np.ndarray:
@@ -243,3 +262,45 @@ def test_nothing_leaves_this_machine(cell: Cell, page: Page) -> None:
         one.laddr for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN
     }
     assert listening == {("127.0.0.1", int(port))}
+
+
+def test_a_button_of_a_pilot_moves_while_it_is_held(cell: Cell, page: Page) -> None:
+    heard: list[PilotInput] = []
+    node = cell.observer.node
+    node.create_subscription(PilotInput, "pilot_input", heard.append, qos.SENSOR)
+    opened_tab(page, "Steer")
+    button = page.get_by_role("button", name="close +", exact=True)
+    button.scroll_into_view_if_needed()
+    button.hover()
+    page.mouse.down()
+    wait_until(lambda: any(one.dead_man and list(one.names) == ["hand/close"] for one in heard))
+    assert not heard[0].dead_man  # a press counts after a release alone
+    page.mouse.up()
+    wait_until(lambda: not heard[-1].dead_man)
+    assert {one.source for one in heard} == {"page"}
+    picture(page, "steer")
+
+
+def test_alpha_is_a_slider_of_the_page(cell: Cell, page: Page) -> None:
+    asked: list[float] = []
+
+    def answer(request: SetParameters.Request, response: SetParameters.Response):
+        asked.extend(one.value.double_value for one in request.parameters if one.name == "alpha")
+        response.results = [SetParametersResult(successful=True) for _ in request.parameters]
+        return response
+
+    node = cell.observer.node
+    node.create_service(SetParameters, "planner/set_parameters", answer)
+    status = node.create_publisher(ControlStatus, "control_status", qos.latched())
+    opened_tab(page, "Steer")
+    status.publish(ControlStatus(who=ControlStatus.PILOT, alpha=0.5, reason="the tester holds"))
+    told = page.locator("[data-twinloop=pilot]")
+    expect(told).to_contain_text("the pilot commands: the tester holds", timeout=PATIENCE_MS)
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    for _ in range(60):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(300)
+        if asked:
+            break
+    assert 0.5 < asked[-1] <= 1.0

@@ -62,7 +62,9 @@ def test_a_target_does_not_run_away_from_a_hand_that_is_held() -> None:
     jog = HandJog(HAND)
     for _ in range(200):
         target = jog.step({"hand/close": 1.0}, CUP, DT)
-        assert np.abs(target - CUP).max() <= HAND.lead_rad + HAND.joint_speed * DT
+        assert np.abs(target - CUP).max() <= HAND.lead_rad + 1e-9
+    far = CUP - np.where(np.arange(24) == 5, 3 * HAND.lead_rad, 0.0)
+    assert (jog.step({}, far, DT) == np.clip(far, HAND24.lower, HAND24.upper)).all()
     jog.rest()
     assert (jog.step({}, CUP, DT) == CUP).all()
 

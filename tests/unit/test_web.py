@@ -95,7 +95,7 @@ def test_pages_of_other_sites_are_shown_the_door_and_no_tunnel_is_opened() -> No
 
 
 def test_what_comes_from_elsewhere_is_escaped() -> None:
-    state = CellState(notice="<script>1</script>", guard_reason="<b>")
+    state = CellState(notice="<script>1</script>", guard_reason="<b>", control="<script>2")
     state.nodes["/x"] = NodeRow("/x", "active", "<img src=//elsewhere>", True, False, 0.0)
     state.faults.append("<i>")
     for text in (tables.status(state), tables.health(state, 0.1)):
@@ -132,3 +132,34 @@ def test_series_keep_their_length_and_know_what_is_missing() -> None:
         state.series.add(time_s=float(step), cost=1.0)
     assert len(state.series.time_s) == len(state.series.plan_ms) == 300
     assert math.isnan(state.series.plan_ms[-1])
+
+
+class Asked:
+    """What a page asks of a cell."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple]] = []
+
+    def __getattr__(self, name: str):
+        return lambda *arguments: self.calls.append((name, arguments))
+
+
+def test_a_pilots_page_has_a_button_each_way_for_every_motion() -> None:
+    server = LocalServer(8540, "test")
+    try:
+        asked = Asked()
+        state = CellState(control="autonomy commands: <x>", alpha=0.25, is_sharing=True)
+        page = Page(
+            server, state, hand_urdf(), "rh_palm", asked, {}, (["hand/close", "gripper"], ["j1"])
+        )
+        steer = page._steer
+        steer.update(state)
+        assert steer._alpha.value == 0.25
+        assert steer._sharing.value
+        assert "&lt;x&gt;" in steer._said.content
+        assert asked.calls == []  # what the page itself shows is no wish
+        plain = Page(LocalServer(8560, "test"), state, hand_urdf(), "rh_palm", asked, {})
+        assert plain._steer is None
+        plain._server.stop()
+    finally:
+        server.stop()

@@ -81,6 +81,7 @@ def _steer(settings: TeleopSettings, namespace: str) -> None:
     from rclpy.signals import SignalHandlerOptions
 
     from twinloop.nodes import qos
+    from twinloop.nodes.pilot_messages import pilot_input
     from twinloop_interfaces.msg import ControlStatus, PilotInput, PilotStatus
 
     context = Context()
@@ -107,11 +108,7 @@ def _steer(settings: TeleopSettings, namespace: str) -> None:
             if ends:
                 held.release()
             wish = held.wish(now_s)
-            message = PilotInput(source="keyboard", dead_man=wish.dead_man)
-            message.header.stamp = node.get_clock().now().to_msg()
-            message.names = list(wish.motions)
-            message.values = [float(value) for value in wish.motions.values()]
-            publisher.publish(message)
+            publisher.publish(pilot_input(node, "keyboard", wish))
             executor.spin_once(timeout_sec=0.0)
             if now_s - shown_s > _STATUS_S:
                 shown_s = now_s

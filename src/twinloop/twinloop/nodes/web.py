@@ -26,12 +26,17 @@ from twinloop.nodes.base import OK, WARN, Health, Node, run
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.nodes.web_actions import WebActions
 from twinloop.nodes.web_feed import Feed
+from twinloop.nodes.web_pilot import WebPilot
 from twinloop.robots.description import cell_urdf, hand_urdf
+from twinloop.robots.hand24 import HAND24
+from twinloop.robots.panda import PANDA
+from twinloop.teleop.settings import GRIPPER, TWIST, TeleopSettings, load_settings
 from twinloop.web.disk import Disk
 from twinloop.web.page import Page
 from twinloop.web.server import LocalServer
 from twinloop.web.state import CellState
 from twinloop_interfaces.msg import (
+    ControlStatus,
     EpisodeStatus,
     GuardStatus,
     ModelAnnouncement,
@@ -43,6 +48,7 @@ _URDFS = {"hand": hand_urdf, "cell": cell_urdf}
 _NICENESS = 10
 _DISK_S = 2.0
 _MEASURE_S = 1.0
+_PILOT_S = 0.025
 GOALS = ("ccw", "cw", "hold", "move")
 
 
@@ -55,6 +61,9 @@ class WebNode(Node):
         ParameterSpec("description", "hand", "What is drawn", choices=tuple(_URDFS)),
         ParameterSpec("port", 8080, "Of the page; the next free one where it is taken", 1, 65535),
         ParameterSpec("control", False, "Let the page steer; without, it only shows"),
+        ParameterSpec("teleop", False, "With control: the page is a pilot's device too"),
+        ParameterSpec("arm", False, "With teleop: of the arm and its gripper too"),
+        ParameterSpec("teleop_config", "", "File of motions and speeds; empty: the cell's own"),
         ParameterSpec("rate_hz", 20.0, "How often the scene is drawn anew", 1.0, 60.0),
         ParameterSpec("steps", 100, "Control steps of an episode that the page starts", 1, 10**6),
         ParameterSpec("record_dir", "runs/baoding/bags", "Folder of the bags that are listed"),
@@ -69,6 +78,7 @@ class WebNode(Node):
         self._server: LocalServer | None = None
         self._page: Page | None = None
         self._actions: WebActions | None = None
+        self._pilot: WebPilot | None = None
         self._watching: list[Any] = []
         self._watched: list[str] = []
         self._due_s = {"disk": 0.0, "measure": 0.0}
@@ -84,6 +94,12 @@ class WebNode(Node):
         limits = _limits(urdf, contract.action.elements)
         if self.param("control"):
             self._actions = WebActions(self, self._state, contract, self.param("steps"), limits)
+        settings = None
+        if self._actions is not None and self.param("teleop"):
+            settings = load_settings(self.param("teleop_config") or None)
+            pilot = self._pilot = WebPilot(self, settings)
+            self._actions.steer_by(pilot)
+            self.create_timer(_PILOT_S, self.guarded(pilot.work), clock=self.steady_clock)
         wanted = self.param("port")
         self._server = LocalServer(wanted, f"twinloop {contract.name}")
         self._page = Page(
@@ -93,12 +109,14 @@ class WebNode(Node):
             PALM_FRAME,
             self._actions,
             limits,
+            None if settings is None else _steered(settings, self.param("arm")),
         )
         for kind, topic, callback, profile in (
             (EpisodeStatus, "episode_status", self._feed.on_episode, qos.latched()),
             (PlanStats, "plan_stats", self._feed.on_stats, qos.EVENT),
             (ModelAnnouncement, "model", self._feed.on_model, qos.latched(10)),
             (GuardStatus, "guard_status", self._feed.on_guard, qos.latched()),
+            (ControlStatus, "control_status", self._feed.on_control, qos.latched()),
             (DiagnosticArray, "/diagnostics", self._feed.on_diagnostics, qos.DIAGNOSTICS),
         ):
             self._subscribe(kind, topic, callback, profile)
@@ -180,6 +198,16 @@ def _limits(urdf: str, joints: tuple[str, ...]) -> dict[str, tuple[float, float]
         if joint.attrib["name"] in joints and limit is not None:
             found[joint.attrib["name"]] = float(limit.attrib["lower"]), float(limit.attrib["upper"])
     return found
+
+
+def _steered(settings: TeleopSettings, with_arm: bool) -> tuple[list[str], list[str]]:
+    """Return the motions and the joints that a pilot has on the page."""
+    motions = [f"hand/{name}" for name in settings.hand.synergies]
+    joints = list(HAND24.joint_names)
+    if with_arm:
+        motions += [*TWIST, GRIPPER]
+        joints += PANDA.joint_names
+    return motions, joints
 
 
 def main() -> None:

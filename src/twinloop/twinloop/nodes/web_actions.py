@@ -19,6 +19,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from twinloop.contract import Contract
 from twinloop.nodes import qos
 from twinloop.nodes.base import Node
+from twinloop.nodes.web_pilot import WebPilot
 from twinloop.web.state import CellState
 from twinloop_interfaces.action import ResetScene, RunEpisode
 from twinloop_interfaces.srv import SetGoal
@@ -29,6 +30,7 @@ _TRIGGERS = {
     "release_emergency_stop": "release of the emergency stop",
     "rearm": "re-arm",
     "roll_back_model": "roll-back",
+    "resume_autonomy": "autonomy",
 }
 
 
@@ -58,6 +60,11 @@ class WebActions:
         self._pause = node.create_client(SetBool, "pause_episodes")
         self._goal = node.create_client(SetGoal, "set_goal")
         self._parameters = node.create_client(SetParameters, "episode/set_parameters")
+        self._shares = {
+            name: node.create_client(SetParameters, f"{name}/set_parameters")
+            for name in ("planner", "steering")
+        }
+        self._pilot: WebPilot | None = None
         self._run = ActionClient(node, RunEpisode, "run_episode")
         self._reset = ActionClient(node, ResetScene, "reset_scene")
         self._command = node.create_publisher(JointTrajectory, contract.action.topic, qos.COMMAND)
@@ -94,7 +101,26 @@ class WebActions:
     def move_joint(self, name: str, position: float) -> None:
         self._asked.put(partial(self._move, name, position))
 
+    def hold(self, motion: str, value: float) -> None:
+        if self._pilot is not None:
+            self._pilot.press(motion, value)
+
+    def set_alpha(self, alpha: float) -> None:
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=float(alpha))
+        self._asked.put(partial(self._say_share, "planner", "alpha", value))
+
+    def set_sharing(self, is_shared: bool) -> None:
+        value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=is_shared)
+        self._asked.put(partial(self._say_share, "steering", "sharing", value))
+
+    def resume_autonomy(self) -> None:
+        self._asked.put(partial(self._trigger, "resume_autonomy"))
+
     # In the node's thread.
+
+    def steer_by(self, pilot: WebPilot) -> None:
+        """Hand buttons that are held to a pilot's device."""
+        self._pilot = pilot
 
     def work(self) -> None:
         """Carry out what was asked since the last call; call it often."""
@@ -200,6 +226,16 @@ class WebActions:
         value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=goal)
         request = SetParameters.Request(parameters=[Parameter(name="goal", value=value)])
         self._call(self._parameters, request, "goal", lambda _answer: None)
+
+    def _say_share(self, node: str, name: str, value: ParameterValue) -> None:
+        request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+
+        def answered(answer: SetParameters.Response) -> None:
+            refused = [one.reason for one in answer.results if not one.successful]
+            if refused:
+                self._say(f"{name} refused: {refused[0]}")
+
+        self._call(self._shares[node], request, name, answered)
 
     def _move(self, name: str, position: float) -> None:
         joints = self._contract.action.elements

@@ -18,7 +18,7 @@ from twinloop.perception.image_files import ImageRefused
 from twinloop.perception.images import to_array
 from twinloop.views.plan_points import BALL, POINT
 from twinloop.web.state import Ball, CellState, Episode, ModelRow, NodeRow, TopicRow
-from twinloop_interfaces.msg import EpisodeStatus, GuardStatus, ModelAnnouncement
+from twinloop_interfaces.msg import ControlStatus, EpisodeStatus, GuardStatus, ModelAnnouncement
 
 _PHASES = {
     EpisodeStatus.IDLE: "idle",
@@ -32,6 +32,12 @@ _GUARD = {
     GuardStatus.ACTIVE: "active",
     GuardStatus.STOPPED: "stopped",
     GuardStatus.EMERGENCY_STOP: "emergency stop",
+}
+_WHO = {
+    ControlStatus.AUTONOMY: "autonomy commands",
+    ControlStatus.PILOT: "the pilot commands",
+    ControlStatus.SHARED: "pilot and planner share",
+    ControlStatus.NOBODY: "held, nobody commands",
 }
 _PLACES = ("hold", "move")  # goals whose progress is a distance
 _RATE_S = 2.0
@@ -179,6 +185,12 @@ class Feed:
         self.state.guard_reason = message.reason
         is_fault = message.state in (GuardStatus.STOPPED, GuardStatus.EMERGENCY_STOP)
         self._fault("guard", message.reason if is_fault else "")
+
+    def on_control(self, message: Any) -> None:
+        self.state.control = f"{_WHO.get(message.who, 'unknown')}: {message.reason[:80]}"
+        self.state.alpha, self.state.is_sharing = message.alpha, message.sharing
+        is_lost = message.who == ControlStatus.NOBODY
+        self._fault("pilot", message.reason if is_lost else "")
 
     def on_stop(self, message: Any) -> None:
         self.state.is_pressed = message.data

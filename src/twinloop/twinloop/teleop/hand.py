@@ -13,6 +13,8 @@ from twinloop.teleop.settings import HAND_CHOSEN, JOINT, HandSettings
 
 Array = NDArray[np.float64]
 
+_FAR = 2.0  # leads
+
 
 class HandJog:
     """Targets of the 24 joints, from how fast a pilot wants to move what.
@@ -51,12 +53,13 @@ class HandJog:
 
         Args:
             motions: by name, -1 to 1 each; those that are not the hand's do nothing.
-            applied: the goal that is in force [24], rad. A target that is farther from it than
-                the lead begins anew there: the guard held it, or the scene was reset.
+            applied: the goal that is in force [24], rad. A target stays within its lead of it,
+                and begins anew there where it is far away: after a reset of the scene.
             dt: s.
         """
         settings = self._settings
-        if self._target is None or np.abs(self._target - applied).max() > settings.lead_rad:
+        lead = settings.lead_rad
+        if self._target is None or np.abs(self._target - applied).max() > _FAR * lead:
             self._target = applied.copy()
             self._velocity[:] = 0.0
         wanted = np.zeros_like(applied)
@@ -69,6 +72,7 @@ class HandJog:
         change = settings.acceleration * dt
         self._velocity += np.clip(wanted - self._velocity, -change, change)
         moved = self._target + self._velocity * dt
-        self._target = np.clip(moved, HAND24.lower, HAND24.upper)
+        near = np.clip(moved, applied - lead, applied + lead)
+        self._target = np.clip(near, HAND24.lower, HAND24.upper)
         self._velocity[self._target != moved] = 0.0
         return self._target.copy()

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import viser
 
 from twinloop.web.state import CellState
+from twinloop.web.steer import Steering
 
 READ_ONLY = "Read-only. `web_control:=true` at the start of the cell adds its controls."
 
 
-class Actions(Protocol):
+class Actions(Steering, Protocol):
     """What can be asked of a cell. Calls return at once and from any thread; what came of them is
     told in `CellState.notice`."""
 

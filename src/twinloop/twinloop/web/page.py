@@ -11,6 +11,7 @@ from twinloop.web.plots import Plots
 from twinloop.web.scene import Scene
 from twinloop.web.server import LocalServer
 from twinloop.web.state import CellState
+from twinloop.web.steer import Steer
 
 _IMAGE_S, _PLOTS_S, _TEXT_S, _TABLES_S = 0.2, 0.5, 0.25, 1.0
 _JPEG = 70
@@ -26,6 +27,7 @@ class Page:
         palm: link in whose frame balls and plans are.
         actions: what the page may ask of the cell; None: it only shows.
         limits: of the joints that have a slider, lower and upper, rad.
+        steered: motions and joints that a pilot has on the page; None: he has none.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Page:
         palm: str,
         actions: Actions | None = None,
         limits: dict[str, tuple[float, float]] | None = None,
+        steered: tuple[list[str], list[str]] | None = None,
     ) -> None:
         self._server = server
         self._state = state
@@ -61,6 +64,10 @@ class Page:
             if actions is not None:
                 self._course = Course(gui, actions, state)
                 self._sliders = Sliders(gui, actions, limits or {})
+        self._steer: Steer | None = None
+        if actions is not None and steered is not None:
+            with tabs.add_tab("Steer"):
+                self._steer = Steer(gui, actions, *steered)
         with tabs.add_tab("Plots"):
             self._plots = Plots(server)
         with tabs.add_tab("Health"):
@@ -93,7 +100,7 @@ class Page:
             self._plots.update(state)
         if self._is_due("text", _TEXT_S, now_s):
             self._write("status", tables.status(state))
-            for part in (self._course, self._sliders):
+            for part in (self._course, self._sliders, self._steer):
                 if part is not None:
                     part.update(state)
         if self._is_due("tables", _TABLES_S, now_s):

@@ -148,6 +148,10 @@ class CellState:
     is_pressed: bool | None = None
     """The emergency stop; None where nobody has said so yet."""
     is_paused: bool = False
+    control: str = ""
+    """Who commands the hand; empty where no pilot may."""
+    alpha: float = float("nan")
+    is_sharing: bool = False
     disk_free_gb: float = float("nan")
     memory_free_gb: float = float("nan")
     notice: str = ""

@@ -37,6 +37,8 @@ def status(state: CellState) -> str:
         f"{escape(state.guard)}</b> {escape(state.guard_reason)}",
         f"emergency stop <b class='{_bad(is_stopped)}'>{stop}</b>",
     ]
+    if state.control:
+        parts.append(escape(state.control))
     if state.is_paused:
         parts.append("<b>paused</b>")
     if state.notice:
