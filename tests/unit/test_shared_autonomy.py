@@ -160,7 +160,7 @@ def test_a_pilot_who_drives_at_the_wall_passes_it_alone_and_not_assisted() -> No
 
 
 def test_the_more_autonomy_has_the_less_of_the_pilot_survives() -> None:
-    observation = torch.tensor([0.8, 0.5, 0.4, 0.1])
+    observation = torch.tensor([0.5, 0.5, 0.4, 0.1])
     wish = torch.tensor([[0.9, 0.6]])
     away = []
     for alpha in ALPHAS:

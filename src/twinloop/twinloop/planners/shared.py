@@ -36,6 +36,7 @@ from twinloop.planners.space import ActionSpace, action_space
 from twinloop.tasks.base import Task
 
 BASE = "mppi"  # the planner that it shares with a pilot
+_TRIED = 24  # samples about the pilot's command, at most
 _TO_AUTONOMY = 10  # steps from the pilot's command to autonomy's action
 _TO_MEAN = 5  # and to what MPPI makes of the pilot's command
 
@@ -115,7 +116,7 @@ class SharedMPPI(MPPI):
             plans = torch.cat([first[None], following])
             return self._rate(seen, aims, self._reachable(previous, plans))
 
-        noise = self._noise[:, 0] * (self.sigma * self._deviation)
+        noise = self._noise[:, 0, :_TRIED] * (self.sigma * self._deviation[:_TRIED])
         tried = self._reachable(previous, (pilot[:, None] + noise)[None])
         scores = rate(tried[0])
         mean = weighted_plan(scores, tried, self.config.kappa)[0]
