@@ -35,6 +35,7 @@ setup(
     ],
     python_requires=">=3.11",
     extras_require={
+        "lerobot": ["pyarrow"],
         "ray": ["ray>=2.40"],
         "tensorboard": ["tensorboard"],
         "unitree": ["unitree-legged-sdk"],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,53 @@ def replay_command(
         _print_json({"path": str(bag), "published": count})
     else:
         Console().print(f"{count} messages published")
+
+
+class Format(enum.StrEnum):
+    """What bags are written as."""
+
+    lerobot = "lerobot"
+
+
+@app.command("export")
+def export_command(
+    bags: Bags,
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    format: Annotated[Format, typer.Option(help="Of the data set.")] = Format.lerobot,
+    as_json: AsJson = False,
+) -> None:
+    """Write bags of one contract as a data set of LeRobot."""
+    from twinloop.bags import lerobot
+
+    try:
+        count = lerobot.export(_expand(bags), out)
+    except (BagError, FileExistsError, lerobot.ParquetMissing) as error:
+        _fail(str(error))
+    _tell(as_json, {"path": str(out), "episodes": count}, f"{count} episodes in {out}")
+
+
+@app.command("import")
+def import_command(
+    folder: Annotated[Path, typer.Argument(help="The data set.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the bags.", show_default=False)],
+    format: Annotated[Format, typer.Option(help="Of the data set.")] = Format.lerobot,
+    as_json: AsJson = False,
+) -> None:
+    """Write a data set that was exported here as bags again."""
+    from twinloop.bags import lerobot
+
+    try:
+        written = lerobot.bring_back(folder, out)
+    except (BagError, lerobot.NotADataSet, lerobot.ParquetMissing) as error:
+        _fail(str(error))
+    _tell(as_json, {"bags": [str(path) for path in written]}, f"{len(written)} bags in {out}")
+
+
+def _tell(as_json: bool, content: dict[str, Any], line: str) -> None:
+    if as_json:
+        _print_json(content)
+    else:
+        Console().print(line, soft_wrap=True)
 
 
 def _is_bag(path: Path) -> bool:
