@@ -35,6 +35,7 @@ _WATCH_S = 0.01
 _NICENESS = -10
 _STALL_S = 0.04  # between two looks: this node was away itself
 _ASK_S = 1.0
+_LATEST_NS = (2**31 - 86_400) * 10**9  # of what a message's stamp can tell, less a day
 _DEPTH = 10  # several autonomous sources: none pushes another one's commands out
 
 
@@ -182,7 +183,7 @@ class SteeringNode(Node):
         if self._arbiter is None:
             return
         try:
-            self._joints_ns = stamp_of(message)
+            self._joints_ns = _stamp_of(message)
         except MalformedMessage as error:
             self._complain(str(error))
             return
@@ -216,7 +217,7 @@ class SteeringNode(Node):
         """Stamp, ns, and targets [J], rad, in the contract's order; None where there are none."""
         names = list(message.joint_names)
         try:
-            stamp_ns = stamp_of(message)
+            stamp_ns = _stamp_of(message)
             if len(message.points) != 1:
                 raise MalformedMessage(f"{len(message.points)} points, expected 1")
             targets = np.array(message.points[0].positions, dtype=np.float64)
@@ -293,6 +294,14 @@ class SteeringNode(Node):
             self._alpha = float(value.double_value)
             if self._arbiter is not None:
                 self._tell()
+
+
+def _stamp_of(message: Any) -> int:
+    """Return a stamp, ns, after which there are others; raises MalformedMessage."""
+    stamp_ns = stamp_of(message)
+    if stamp_ns > _LATEST_NS:
+        raise MalformedMessage(f"header.stamp is {stamp_ns} ns, expected one before 2038")
+    return stamp_ns
 
 
 def main() -> None:
