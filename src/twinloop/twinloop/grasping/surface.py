@@ -37,9 +37,9 @@ class Between:
 def between(scene: HeightMap, grasps: Array, gripper: Gripper) -> Between:
     """Return what lies between the pads of grasps [N, 5].
 
-    Cameras smear a steep side into a ramp, whose true place is about half way up; so a pad touches
-    where the surface reaches half of what it covers of the thing. Where several lines across a pad
-    touch within a cell, the one nearest to its middle counts.
+    Cameras smear a steep side into a ramp and make things larger by about a pixel; so a pad touches
+    where the surface reaches three quarters of what it covers of the thing. Where several lines
+    across a pad touch within a cell, the one nearest to its middle counts.
     """
     closing, across = axes(grasps)
     steps = np.arange(-gripper.opening_m / 2, gripper.opening_m / 2 + 1e-9, RESOLUTION_M)
@@ -48,8 +48,8 @@ def between(scene: HeightMap, grasps: Array, gripper: Gripper) -> Between:
     inside = (np.abs(steps)[None] <= grasps[:, WIDTH, None] / 2)[:, :, None]
     above = np.where(inside, heights - grasps[:, TIP, None, None], -np.inf)
     top = above.max((1, 2))
-    half = np.clip(0.5 * top, _TOUCH_M, 0.5 * gripper.pad_height_m)
-    touched = above > half[:, None, None]
+    level = np.clip(0.75 * top, _TOUCH_M, 0.75 * gripper.pad_height_m)
+    touched = above > level[:, None, None]
     is_there = touched.any((1, 2))
     pads = []
     for sign in (-1.0, 1.0):
