@@ -19,6 +19,8 @@ import gym_cell
 import harness
 import matplotlib.pyplot as plt
 import numpy as np
+import rl_pace
+import rl_valve
 import torch
 from harness import Target
 from twinloop.learning.action_units import units_of
@@ -67,7 +69,66 @@ def main() -> None:
         figures[part] = _summary(runs, transitions)
         targets.append(Target(f"{part}_return_mean", figures[part]["return_mean"], bound, ">="))
         plots.append(_curve(folder, part, runs))
+    if "asynchronous" in arguments.parts:
+        seconds, trials = (240.0, 50) if full else (12.0, 3)
+        found, held = _beside(folder, seeds[:2], seconds, trials)
+        figures["asynchronous"] = found
+        targets += held
+    if "valve" in arguments.parts:
+        figures["valve"], plot = _valve(folder, seeds[:1], full)
+        plots.append(plot)
     harness.finish("rl", folder, figures, targets, full, plots)
+
+
+def _beside(
+    folder: Path, seeds: list[int], seconds: float, trials: int
+) -> tuple[dict[str, Any], list[Target]]:
+    """Return a robot that waits for nothing beside one that waits for its learner."""
+    rows = []
+    for seed in seeds:
+        for name in ("asynchronous", "synchronous"):
+            work = folder / "work" / f"{name}-{seed}"
+            run = partial(
+                getattr(rl_pace, name), work, gym_cell.pendulum, _PENDULUM, seed, seconds, trials
+            )
+            rows.append({"way": name, **kept(folder, f"{name}-{seed}", run)})
+    mean = {
+        way: float(np.mean([row["return_mean"] for row in rows if row["way"] == way]))
+        for way in ("asynchronous", "synchronous")
+    }
+    worst = max(row.get("period_p99_over_nominal", 0.0) for row in rows)
+    found = {"seconds": seconds, "period_s": rl_pace.PERIOD_S, "return_mean": mean, "rows": rows}
+    gain = mean["asynchronous"] - mean["synchronous"]
+    return found, [
+        Target("asynchronous return over synchronous", gain, 0.0, ">="),
+        Target("asynchronous: period p99 over nominal", worst, 1.1, "<="),
+    ]
+
+
+def _valve(folder: Path, seeds: list[int], full: bool) -> tuple[dict[str, Any], Path]:
+    """Return success of soft actor-critic on the valve against hours of robot time, and what the
+    model-based learner reached on the same twin by its own benchmark."""
+    stages = [6_000, 12_000, 36_000, 72_000, 108_000] if full else [200]
+    runs = [
+        kept(folder, f"valve-{seed}", partial(rl_valve.learned, folder / "work", seed, stages))
+        for seed in seeds
+    ]
+    rows = [{"seed": run["seed"], **row} for run in runs for row in run["curve"]]
+    model_based = rl_valve.model_based(harness.RESULTS / "hands.json")
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="tight")
+    for run in runs:
+        x, y = ([row[key] for row in run["curve"]] for key in ("robot_hours", "success"))
+        axes.plot(x, y, "o-", label=f"soft actor-critic, seed {run['seed']}")
+    x, y = ([row[key] for row in model_based] for key in ("robot_hours", "success"))
+    axes.plot(x, y, "s", label="model-based, make bench-hands")
+    axes.set_xlabel("hours of robot time at 10 Hz")
+    axes.set_ylabel("success within 0.1 rad")
+    axes.set_ylim(-0.02, 1.02)
+    axes.legend()
+    path = folder / "valve.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return {"rows": rows, "model_based": model_based}, path
 
 
 def learned(
