@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gym_cell import GymTask
+from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from torch import Tensor
 from twinloop.learning.action_units import change_units, units_of
 from twinloop.learning.discor import weights
@@ -18,7 +19,10 @@ from twinloop.learning.episode import Episode
 from twinloop.learning.hindsight import GoalSlices, relabelled
 from twinloop.learning.network_actor import NetworkActor
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
+from twinloop.learning.soft_actor_critic import Actor as SquashedGaussian
+from twinloop.learning.soft_actor_critic import SACConfig
 from twinloop.models.actor import Actor, ActorConfig
+from twinloop.models.proposal import Proposal, ProposalConfig
 
 from twinloop import tasks
 
@@ -166,3 +170,26 @@ def test_units_are_changes_where_the_command_is_observed_else_targets() -> None:
     assert units_of(Matching()).half.tolist() == [2.0]
     actions = units_of(Matching()).of(episode(0))
     np.testing.assert_allclose(2.0 * actions, episode(0).actions, rtol=1e-6)
+
+
+def test_both_actor_critics_have_one_density_of_squashed_actions() -> None:
+    """What proposals are trained by, and Stable-Baselines3's, on the same draw."""
+    config = ProposalConfig(
+        observation_size=2,
+        action_size=1,
+        hidden=(8,),
+        command=(0, 1),
+        joint_position=(1, 2),
+        max_change=0.1,
+        layer_norm=True,
+        squash=True,
+    )
+    ours = SquashedGaussian(Proposal(config), SACConfig())
+    features, noise = torch.randn(16, 2), torch.randn(16, 1)
+    with torch.no_grad():
+        action, density = ours.sample(features, noise)
+        mean, log_deviation = ours.distribution(features)
+        raw = mean + log_deviation.exp() * noise
+        theirs = SquashedDiagGaussianDistribution(1).proba_distribution(mean, log_deviation)
+        torch.testing.assert_close(action, torch.tanh(raw))
+        torch.testing.assert_close(density, theirs.log_prob(action, raw), atol=1e-3, rtol=1e-3)
