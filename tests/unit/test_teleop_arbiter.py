@@ -17,7 +17,9 @@ SPEED = 0.8  # rad/s
 class Cell:
     """Time, a planner that says the same each step, and a guard that applies what it is told."""
 
-    def __init__(self, plans: bool = True, phase_ns: int = 0, **settings: float) -> None:
+    def __init__(
+        self, plans: bool = True, phase_ns: int = 0, late_ns: int = 0, **settings: float
+    ) -> None:
         limits = {"lower": HAND24.lower, "upper": HAND24.upper}
         self.arbiter = Arbiter(SteeringSettings(**limits, pilot_speed=SPEED, **settings))
         self.now_ns = START_NS
@@ -25,7 +27,7 @@ class Cell:
         self.applied: list[Order] = []
         self.plans = plans
         self.planned = CUP.copy()
-        self.phase_ns = phase_ns
+        self.phase_ns, self.late_ns = phase_ns, late_ns
         self.arbiter.applied(self.goal)
 
     @property
@@ -45,8 +47,8 @@ class Cell:
             self.now_ns += TICK_NS
             if wanted is not None and self.now_ns % (2 * TICK_NS) == 0:
                 self.arbiter.pilot(wanted, self.now_ns, self.now_ns, self.now_s)
-            if self.plans and (self.now_ns - self.phase_ns) % PERIOD_NS == 0:
-                stamp_ns = self.now_ns
+            stamp_ns = self.now_ns - self.late_ns
+            if self.plans and (stamp_ns - self.phase_ns) % PERIOD_NS == 0:
                 self.take(self.arbiter.autonomy(stamp_ns, self.planned, "planner", self.now_s))
             self.take(self.arbiter.sample(self.now_ns, self.now_s))
 
@@ -94,6 +96,42 @@ def test_who_follows_a_pilot_starts_from_his_last_command() -> None:
     assert cell.arbiter.who is Who.AUTONOMY
     assert (cell.goal == cell.planned).all()
     assert cell.steps().max() <= SPEED * 0.1 + 1e-9
+
+
+@pytest.mark.parametrize("late_ms", [10, 30, 70])
+def test_a_planner_that_is_late_finds_its_step_commanded(late_ms: int) -> None:
+    cell = Cell(late_ns=late_ms * 1_000_000)
+    cell.run(0.5 + 0.04)
+    count = len(cell.applied)
+    cell.run(1.0, CUP + 0.5)
+    own = cell.applied[count:]
+    # Each step once, its own the moment that it is due; his from the first one without a command.
+    assert np.diff([one.stamp_ns for one in cell.applied]).tolist() == [PERIOD_NS] * (
+        len(cell.applied) - 1
+    )
+    assert own[0].stamp_ns >= cell.arbiter.since_ns > own[0].stamp_ns - PERIOD_NS
+    cell.planned = CUP + 0.5
+    last = cell.goal
+    cell.release()
+    cell.run(0.5)
+    his = [one for one in cell.applied[count:] if one.stamp_ns < cell.arbiter.since_ns]
+    assert (his[-1].goal == last).all()
+    assert all((one.goal == cell.planned).all() for one in cell.applied[count + len(his) :])
+
+
+def test_where_time_waits_a_planner_is_waited_for() -> None:
+    cell = Cell(late_ns=0, wait_s=10.0)
+    cell.run(0.5)
+    cell.run(0.05, CUP + 0.5)
+    due_ns = cell.applied[-1].stamp_ns + PERIOD_NS
+    cell.plans = False
+    for waited_s in (0.0, 1.0, 5.0):  # the twin stands still at the step
+        cell.arbiter.pilot(CUP + 0.5, due_ns, due_ns, cell.now_s + waited_s)
+        assert cell.arbiter.sample(due_ns, cell.now_s + waited_s) is None
+    order = cell.arbiter.autonomy(due_ns, CUP, "planner", cell.now_s + 5.0)
+    assert order is not None
+    assert order.stamp_ns == due_ns
+    assert (order.goal > CUP).any()
 
 
 def test_each_step_has_one_command_whoever_gives_it() -> None:

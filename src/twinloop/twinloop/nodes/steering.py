@@ -52,7 +52,7 @@ class SteeringNode(Node):
             "pilot_timeout_s", 0.08, "Silence of a pilot that stops the robot [s]", 0.02, 0.1
         ),
         ParameterSpec(
-            "wait_s", 0.04, "A step's autonomous command is waited for so long [s]", 0.0, 60.0
+            "wait_s", 0.0, "A step's autonomous command is waited for so long [s]", 0.0, 60.0
         ),
         ParameterSpec("planner", "planner", "Node whose parameter alpha tells how much is shared"),
     )

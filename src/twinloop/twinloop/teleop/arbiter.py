@@ -38,8 +38,8 @@ class SteeringSettings:
         delay_s: from a command's stamp to its first effect, s.
         pilot_speed: of the pilot's targets at most, rad/s.
         pilot_timeout_s: silence of a pilot who holds the dead-man that counts as loss, steady s.
-        wait_s: how long after a step is due its autonomous command is waited for, so that the
-            pilot's takes its place and the steps stay those of the planner, steady s.
+        wait_s: how long after a step is due its autonomous command is waited for: where time
+            waits for commands, a planner that is left behind would lose steps; steady s.
         lease_s: silence after which another autonomous source may command, steady s.
 
     Raises:
@@ -52,7 +52,7 @@ class SteeringSettings:
     delay_s: float = 0.05
     pilot_speed: float = 0.8
     pilot_timeout_s: float = 0.08
-    wait_s: float = 0.04
+    wait_s: float = 0.0
     lease_s: float = 0.5
 
     def __post_init__(self) -> None:
