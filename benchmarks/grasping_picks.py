@@ -34,12 +34,12 @@ def clear_bins(
 
     Args:
         cell: name of the row; its bins lie in `folder`.
-        attempts: at least so many.
+        attempts: at least so many grasps; looks in which none was found are counted apart.
     """
     path = folder / f"picks-{cell.replace(' ', '_').replace(',', '')}.jsonl"
     bins = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     scene = Scene()
-    while sum(len(one["ends"]) for one in bins) < attempts:
+    while _row(cell, bins)["attempts"] < attempts:
         index = len(bins)
         found = clear_bin(scene, pick, kind, noise, index)
         for number, attempt in enumerate(found.attempts):
@@ -60,7 +60,7 @@ def clear_bins(
         with path.open("a") as file:
             file.write(json.dumps(bins[-1]) + "\n")
         if index % 10 == 9:
-            console.print(f"{cell}: {sum(len(one['ends']) for one in bins)} of {attempts} attempts")
+            console.print(f"{cell}: {_row(cell, bins)['attempts']} of {attempts} attempts")
     scene.close()
     return _row(cell, bins)
 
@@ -69,20 +69,21 @@ def _row(cell: str, bins: list[dict[str, Any]]) -> dict[str, Any]:
     ends = [end for one in bins for end in one["ends"]]
     seconds = sum(sum(one["seconds"]) for one in bins)
     objects = sum(one["objects"] for one in bins)
-    held = ends.count(str(End.HELD))
     counts = Counter(ends)
+    tried = sum(counts[str(end)] for end in End)
+    held = counts[str(End.HELD)]
     return {
         "cell": cell,
-        "attempts": len(ends),
+        "attempts": tried,
         "held": held,
-        "success": held / max(len(ends), 1),
-        "cleared": 1 - sum(one["left"] for one in bins) / max(objects, 1),
+        "success": held / max(tried, 1),
         "objects": objects,
+        "cleared": 1 - sum(one["left"] for one in bins) / max(objects, 1),
         "picks_per_simulated_hour": 3600 * held / max(seconds, 1e-9),
         "blocked": counts[str(End.BLOCKED)],
         "missed": counts[str(End.MISSED)],
         "lost": counts[str(End.LOST)],
-        "refused": len(ends) - sum(counts[str(end)] for end in End),
+        "looks_without_a_grasp": len(ends) - tried,
     }
 
 

@@ -104,7 +104,7 @@ def clear_bin(scene: Scene, pick: Picker, kind: Kind, noise: str, index: int) ->
     """Fill a bin with test objects and clear it; equal arguments give equal bins.
 
     Single and adversarial objects lie in the bin alone. A place that failed is avoided until
-    something was lifted.
+    something was lifted, or nothing else is left.
 
     Args:
         noise: a key of `depth_noise.NOISES`.
@@ -127,8 +127,7 @@ def clear_bin(scene: Scene, pick: Picker, kind: Kind, noise: str, index: int) ->
             avoid, in_a_row = [], 0
         else:
             in_a_row += 1
-            if attempt.pose is not None:
-                avoid.append(attempt.pose[0])
+            avoid = [] if attempt.pose is None else [*avoid, attempt.pose[0]]
         for body in [b for b in scene.items if not scene.is_inside(b)]:
             scene.remove(body)  # thrown out of the bin: not cleared, and out of reach
             lost += 1

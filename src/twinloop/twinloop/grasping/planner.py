@@ -29,6 +29,7 @@ from twinloop.grasping.refusals import GraspRefused, Reason
 from twinloop.perception.camera_model import CameraModel
 
 Judge = Callable[[HeightMap, Array], Array]
+_DRAWS, _ENOUGH = 4, 0.1
 # Standard deviations of refinement: x, y [m], angle [rad], tip [m], opening [m].
 _SPREAD = np.array([0.004, 0.004, 0.12, 0.005, 0.005])
 
@@ -117,16 +118,23 @@ class GraspPlanner:
             GraspRefused: nothing can be grasped.
         """
         settings = self.settings
-        drawn = candidates.sample(scene, self.gripper, 3 * settings.first, rng)
-        if not len(drawn):
-            raise GraspRefused(
-                Reason.NO_GRASP, "no two edges oppose each other within the gripper's opening"
-            )
-        grasps = self._possible(scene, drawn, avoid, avoid_m)[: settings.first]
+        grasps = np.zeros((0, 5))
+        for _ in range(_DRAWS):
+            drawn = candidates.sample(scene, self.gripper, 3 * settings.first, rng)
+            if not len(drawn):
+                raise GraspRefused(
+                    Reason.NO_GRASP, "no two edges oppose each other within the gripper's opening"
+                )
+            possible = self._possible(scene, drawn, avoid, avoid_m)
+            grasps = np.concatenate([grasps, possible])[: settings.first]
+            # Where things are crowded few candidates are free; each draw takes its time.
+            if len(grasps) >= _ENOUGH * settings.first:
+                break
         if not len(grasps):
             raise GraspRefused(
                 Reason.NO_GRASP,
-                f"each of {len(drawn)} candidates collides with the surface or is to be avoided",
+                f"each of {_DRAWS * len(drawn)} candidates collides with the surface or is to be "
+                "avoided",
             )
         odds = self.judge(scene, grasps)
         for _ in range(settings.rounds if self.network is not None else 0):
