@@ -240,6 +240,8 @@ class TwinNode(Node):
                 self._repeat_at_s = now_s + _REPEAT_S
                 if self._command.get_publisher_count():
                     self._outputs.repeat()
+                    if self._arm is not None:
+                        self._arm.publish(guarded.now_ns)
                 elif self._lockstep.waited_s(now_s) > _DISCOVERY_S:
                     self._lockstep.suspend()
             self._resume(now_s)

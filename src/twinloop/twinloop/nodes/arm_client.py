@@ -26,13 +26,13 @@ from builtin_interfaces.msg import Duration
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 from control_msgs.msg import JointTolerance
 from numpy.typing import NDArray
-from rclpy.action import ActionClient
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from twinloop.motion.trajectory import Trajectory
 from twinloop.nodes import qos
+from twinloop.nodes.action_client import AnyThreadActionClient
 from twinloop.nodes.gripper_action import GRIPPER_ACTION
 from twinloop.nodes.trajectory_action import ARM_ACTION
 from twinloop.robots.panda import FINGER_JOINTS, PANDA
@@ -132,8 +132,8 @@ class ArmClient:
         self.position = np.full(7, np.nan)
         self.velocity = np.full(7, np.nan)
         self.width_m = float("nan")
-        self._trajectories = ActionClient(node, FollowJointTrajectory, ARM_ACTION)
-        self._gripper = ActionClient(node, GripperCommand, GRIPPER_ACTION)
+        self._trajectories = AnyThreadActionClient(node, FollowJointTrajectory, ARM_ACTION)
+        self._gripper = AnyThreadActionClient(node, GripperCommand, GRIPPER_ACTION)
         self._joints = node.create_subscription(
             JointState, "arm/joint_states", self._on_joints, qos.SENSOR
         )

@@ -19,7 +19,6 @@ from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
 from control_msgs.action import FollowJointTrajectory
 from numpy.typing import NDArray
-from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -27,6 +26,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from twinloop.drivers.shadow_hand import HandSample
+from twinloop.nodes.action_client import AnyThreadActionClient
 
 Interface = Literal["topic", "action"]
 _COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -90,7 +90,7 @@ class RosControllerLink:
                     JointTrajectory, f"{place}/{self._command_topic}", _COMMAND
                 )
             else:
-                self._clients[controller] = ActionClient(
+                self._clients[controller] = AnyThreadActionClient(
                     self._node, FollowJointTrajectory, f"{place}/follow_joint_trajectory"
                 )
         self._executor = SingleThreadedExecutor(context=self._context)
