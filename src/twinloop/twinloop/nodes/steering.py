@@ -49,7 +49,7 @@ class SteeringNode(Node):
         ),
         ParameterSpec("pilot_speed", 0.8, "Of a pilot's targets at most [rad/s]", 0.01, 3.0),
         ParameterSpec(
-            "pilot_timeout_s", 0.08, "Silence of a pilot that stops the robot [s]", 0.02, 0.1
+            "pilot_timeout_s", 0.07, "Silence of a pilot that stops the robot [s]", 0.02, 0.1
         ),
         ParameterSpec(
             "wait_s", 0.0, "A step's autonomous command is waited for so long [s]", 0.0, 60.0

@@ -40,6 +40,7 @@ JOYSTICK = "joystick"
 _STOPPED = (GuardStatus.STOPPED, GuardStatus.EMERGENCY_STOP)
 _SAID_S = 0.5  # the state is said again so often
 _NICENESS = -10
+_WATCH_S = 0.01
 _STALL_S = 0.04
 _AWAY_S = 0.1  # steering has given the pilot up by then
 _STRANGE = "a source without a name"
@@ -77,7 +78,7 @@ class TeleopNode(Node):
         self._is_stopped = False
         self._said: tuple[Any, ...] = ()
         self._said_s = 0.0
-        self._ticked_s = time.monotonic()
+        self._ticked_s = self._looked_s = time.monotonic()
         self._command = self.create_publisher(JointTrajectory, "pilot_command", PILOT_COMMAND)
         self._status = self.create_publisher(PilotStatus, "pilot_status", qos.latched())
         subscribe, guarded = self.create_subscription, self.guarded
@@ -100,11 +101,13 @@ class TeleopNode(Node):
         timer = self.create_timer(
             1.0 / settings.rate_hz, self.guarded(self._tick), clock=self.steady_clock
         )
+        watcher = self.create_timer(_WATCH_S, self.guarded(self._watch), clock=self.steady_clock)
         if self.param("arm"):
             self._arm = PilotedArm(self, settings)
         clients = (*self._triggers.values(), *self._parameter_clients.values())
         self._undo = [
             partial(self.destroy_timer, timer),
+            partial(self.destroy_timer, watcher),
             *(partial(self.destroy_subscription, one) for one in made),
             *(partial(self.destroy_client, one) for one in clients),
             partial(self.destroy_publisher, self._command),
@@ -115,7 +118,7 @@ class TeleopNode(Node):
         assert self._pilot is not None
         # Whoever holds a dead-man already has to let go of it first.
         self._pilot.lose("teleop has just begun")
-        self._ticked_s = time.monotonic()
+        self._ticked_s = self._looked_s = time.monotonic()
 
     def deactivate(self) -> None:
         if self._pilot is not None:
@@ -202,19 +205,29 @@ class TeleopNode(Node):
 
     # What is done.
 
+    def _watch(self) -> Hold:
+        """Look whether the pilot is still heard, and say so where he is not."""
+        pilot = self._pilot
+        if pilot is None or not self.is_active:
+            return Hold.RELEASED
+        now_s = time.monotonic()
+        away_s, self._looked_s = now_s - self._looked_s, now_s
+        if away_s > _STALL_S:
+            # Who was away heard nobody; messages may be waiting.
+            pilot.excuse(away_s)
+        if away_s > _AWAY_S:
+            pilot.lose(f"teleop itself was away for {1e3 * away_s:.0f} ms")
+        hold = pilot.watch(now_s)
+        self._tell(now_s)
+        return hold
+
     def _tick(self) -> None:
         pilot = self._pilot
         if pilot is None or not self.is_active:
             return
+        hold = self._watch()
         now_s = time.monotonic()
         dt, self._ticked_s = now_s - self._ticked_s, now_s
-        if dt > _STALL_S:
-            # Who was away heard nobody; messages may be waiting.
-            pilot.excuse(dt)
-        if dt > _AWAY_S:
-            pilot.lose(f"teleop itself was away for {1e3 * dt:.0f} ms")
-        hold = pilot.watch(now_s)
-        self._tell(now_s)
         if self.param("hand"):
             self._move_hand(pilot, min(dt, 2.0 / self._settings.rate_hz))
         if self._arm is not None:

@@ -51,7 +51,7 @@ class SteeringSettings:
     period_s: float = 0.1
     delay_s: float = 0.05
     pilot_speed: float = 0.8
-    pilot_timeout_s: float = 0.08
+    pilot_timeout_s: float = 0.07
     wait_s: float = 0.0
     lease_s: float = 0.5
 
