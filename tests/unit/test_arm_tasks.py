@@ -18,7 +18,7 @@ from twinloop_sim.cells.stacking import SEAT_M, STARTS
 from twinloop import tasks
 
 
-def seen(task: Any, **channels: list[float]) -> torch.Tensor:
+def seen(task: Any, **channels: Any) -> torch.Tensor:
     """An observation [O] at the task's pose with some channels set."""
     vector = torch.zeros(task.observation_size)
     for where in (task.joint_position, task.command):
@@ -26,7 +26,7 @@ def seen(task: Any, **channels: list[float]) -> torch.Tensor:
     if "block_rotation" in task.slices:
         vector[task.slices["block_rotation"]] = torch.tensor([1.0, 0, 0, 0, 1.0, 0])
     for name, values in channels.items():
-        vector[task.slices[name]] = torch.tensor(values)
+        vector[task.slices[name]] = torch.as_tensor(values)
     return vector
 
 
@@ -64,7 +64,10 @@ def test_a_mug_nearer_to_its_coaster_costs_less_and_earns_more() -> None:
     task: Any = tasks.make("pushing")
     far = seen(task, mug_position=[0.40, 0.0, 0.035], goal=[0.56, 0.0, 0.035])
     near = seen(task, mug_position=[0.42, 0.0, 0.035], goal=[0.56, 0.0, 0.035])
-    assert cost(task, near) < cost(task, far)
+    where = tool(torch.tensor(task.center))[0][0].item() + task.config.touch_m
+    goals = [[where + ahead, 0.0, 0.035] for ahead in (0.16, 0.14)]
+    costs = [cost(task, seen(task, mug_position=[where, 0.0, 0.035], goal=goal)) for goal in goals]
+    assert costs[1] < costs[0]
     still = torch.zeros(7)
     assert float(task.reward(far, still, near)) > 0.9 > -0.9 > float(task.reward(near, still, far))
     assert float(task.error(far)) == pytest.approx(0.16)
@@ -78,15 +81,13 @@ def test_the_tool_is_where_the_kinematics_of_the_urdf_have_it() -> None:
     np.testing.assert_allclose(direction, rotation[:, 0, :, 2], atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["stacking", "pushing"])
-def test_states_take_what_is_wanted_relative_to_the_goal_and_lead_back_at_goal_zero(name) -> None:
-    task: Any = tasks.make(name)
+def test_states_of_stacking_are_relative_to_the_goal_and_lead_back_at_goal_zero() -> None:
+    task: Any = tasks.make("stacking")
     encoding = encoding_of(task)
     rng = np.random.default_rng(0)
     observation = rng.normal(size=task.observation_size)
     moved = observation.copy()
-    [channel] = task.relative
-    for part in (channel, "goal"):
+    for part in ("block_position", "goal"):
         moved[task.slices[part]] += [0.1, -0.2, 0.3]
     state = encoding.encode(observation)
     np.testing.assert_allclose(encoding.encode(moved), state, atol=1e-12)
@@ -95,6 +96,49 @@ def test_states_take_what_is_wanted_relative_to_the_goal_and_lead_back_at_goal_z
     still = torch.from_numpy(rng.normal(size=7))
     rows = [task.cost(row, still, row[:0]) for row in (back, torch.from_numpy(observation))]
     assert float(rows[0]) == pytest.approx(float(rows[1]))
+
+
+def test_states_of_pushing_keep_the_goal_and_lead_back_to_the_observation() -> None:
+    task: Any = tasks.make("pushing")
+    encoding = encoding_of(task)
+    observation = np.random.default_rng(0).normal(size=task.observation_size)
+    state = encoding.encode(observation)
+    mug, goal = (observation[task.slices[name]] for name in ("mug_position", "goal"))
+    np.testing.assert_allclose(state[task.slices["mug_position"]], mug - goal, atol=1e-12)
+    np.testing.assert_allclose(encoding.decoder @ state, observation, atol=1e-12)
+
+
+def test_a_block_is_wanted_lower_and_costs_less_the_nearer_it_is_to_over_its_seat() -> None:
+    task: Any = tasks.make("stacking")
+    goal = torch.tensor([0.5, 0.0, SEAT_M])
+    heights = np.linspace(-0.005, 0.04, 91)
+    wanted, costs = [], []
+    for aside in (0.05, 0.02, 0.01, 0.005, 0.002, 0.0):
+        each = [
+            cost(task, seen(task, block_position=goal + torch.tensor([0.0, aside, z]), goal=goal))
+            for z in heights
+        ]
+        wanted.append(heights[int(np.argmin(each))])
+        costs.append(min(each))
+    assert wanted == sorted(wanted, reverse=True)
+    assert wanted[0] > 0.03
+    assert wanted[-1] < 0.0
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_tool_beside_the_line_to_the_coaster_costs_more_than_one_behind_the_mug() -> None:
+    task: Any = tasks.make("pushing")
+    place = tool(torch.tensor(task.center))[0][:2].tolist()
+    x, y = place[0] + task.config.touch_m, place[1]
+    placed = {
+        "behind": [x + 0.15, y, 0.035],
+        "beside": [x, y + 0.15, 0.035],
+    }
+    costs = {
+        name: cost(task, seen(task, mug_position=[x, y, 0.035], goal=goal))
+        for name, goal in placed.items()
+    }
+    assert costs["beside"] > costs["behind"] + 0.1
 
 
 @pytest.mark.parametrize("start", STARTS)

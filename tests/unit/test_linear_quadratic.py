@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from twinloop.learning.policy_search import calmed
 from twinloop.models.gaussian_mixture import fit_mixture
 from twinloop.models.linear_gaussian import LinearGaussian, fit_dynamics, fit_prior
 from twinloop.planners.linear_quadratic.backward import (
@@ -318,6 +319,17 @@ def test_the_holding_policy_repeats_the_command() -> None:
     state = np.arange(5.0)
     np.testing.assert_array_equal(policy.mean(2, state), [3.0, 4.0])
     np.testing.assert_allclose(policy.sample(9, state, np.ones(2)), [3.1, 4.2])
+
+
+def test_a_calmed_policy_does_the_same_with_less_noise_but_not_below_the_least() -> None:
+    noisy = problem(nu=2)[2]
+    still = calmed(noisy, 0.5, 0.0)
+    np.testing.assert_allclose(still.covariance, 0.25 * noisy.covariance, atol=1e-12)
+    np.testing.assert_array_equal(still.gain, noisy.gain)
+    least = 1.01 * np.sqrt(np.linalg.eigvalsh(still.covariance).min())
+    floored = np.sqrt(np.linalg.eigvalsh(calmed(noisy, 0.5, least).covariance))
+    assert floored.min() == pytest.approx(least)
+    assert floored.max() == pytest.approx(np.sqrt(np.linalg.eigvalsh(still.covariance).max()))
 
 
 def test_rollouts_and_policies_of_wrong_shapes_are_refused() -> None:

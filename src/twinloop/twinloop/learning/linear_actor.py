@@ -84,7 +84,7 @@ def begun(episode: Episode, steps: int) -> Episode:
 
 def cost_of(task: Task, encoding: Encoding) -> Cost:
     """Return a task's cost of states: of the observation that they stand for, with its goal at
-    zero."""
+    zero where states do not keep it."""
     decoder = torch.from_numpy(encoding.decoder)
     target = torch.zeros(0, dtype=torch.float64)
 

@@ -10,7 +10,7 @@ the predicted gain came true (arXiv 1504.00702, appendix A.1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,11 @@ class SearchSettings(BaseModel):
         components: Gaussians of the prior, at most.
         prior_strength: rollouts that the prior counts as.
         prior_rollouts: rollouts, the newest ones, that the prior is fitted to.
+        calming: what a policy's noise is multiplied by after an iteration, beside what the bound
+            makes of it. Costs that are sharp at the goal are blurred by noise, and the bound alone
+            shrinks it slowly.
+        least_deviation: of the noise in any direction, below which neither brings it; in the
+            action's unit. What is left explores, and the next step is measured in it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +56,8 @@ class SearchSettings(BaseModel):
     components: int = Field(default=20, ge=1)
     prior_strength: float = Field(default=1.0, gt=0)
     prior_rollouts: int = Field(default=60, ge=2)
+    calming: float = Field(default=1.0, gt=0, le=1)
+    least_deviation: float = Field(default=0.0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,9 @@ class PolicySearch:
         after = expected_cost(quadratic, found.marginals)
         self._promised = paid, before - after
         self._temperature = found.temperature
-        self.policy, self.dynamics = found.policy, dynamics
-        deviation = np.sqrt(np.einsum("tuu->tu", found.policy.covariance)).mean()
+        self.policy = calmed(found.policy, s.calming, s.least_deviation)
+        self.dynamics = dynamics
+        deviation = np.sqrt(np.einsum("tuu->tu", self.policy.covariance)).mean()
         return Iteration(paid, after, bound, found.divergence, found.temperature, float(deviation))
 
     def costs(self, states: Array, actions: Array) -> Array:
@@ -189,3 +197,12 @@ class PolicySearch:
         s = self._settings
         factor = self.factor * float(np.clip(change, 0.3, 3.0))
         self.factor = float(np.clip(factor, s.least_factor, s.most_factor))
+
+
+def calmed(policy: LinearPolicy, factor: float, least: float) -> LinearPolicy:
+    """Return a policy with its noise's deviation times a factor, but nowhere below the least."""
+    if factor == 1.0 and least == 0.0:
+        return policy
+    values, vectors = np.linalg.eigh(policy.covariance)
+    values = np.maximum(factor**2 * values, least**2)
+    return replace(policy, covariance=(vectors * values[:, None]) @ vectors.swapaxes(1, 2))

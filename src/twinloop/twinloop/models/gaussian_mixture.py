@@ -10,6 +10,7 @@ section 3.3; arXiv 1504.00702, appendix A.3).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +36,20 @@ class Mixture:
 
     def responsibilities(self, points: Array) -> Array:
         """Return how much each Gaussian accounts for each point: [N, D] -> [N, K], sums 1."""
-        logs = self._log_densities(points)
-        share = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return np.asarray(share / share.sum(axis=1, keepdims=True))
+        return self.accounted(points)[0]
 
     def log_likelihood(self, points: Array) -> float:
         """Return the mean log density of points [N, D]."""
+        return self.accounted(points)[1]
+
+    def accounted(self, points: Array) -> tuple[Array, float]:
+        """Return responsibilities [N, K] and the mean log density of points [N, D], which cost as
+        much together as each alone."""
         logs = self._log_densities(points)
-        top = logs.max(axis=1)
-        return float(np.mean(top + np.log(np.exp(logs - top[:, None]).sum(axis=1))))
+        top = logs.max(axis=1, keepdims=True)
+        share = np.exp(logs - top)
+        total = share.sum(axis=1, keepdims=True)
+        return share / total, float(np.mean(top + np.log(total)))
 
     def at(self, points: Array) -> tuple[Array, Array]:
         """Return mean [D] and covariance [D, D] of the mixture about points [N, D].
@@ -59,21 +65,18 @@ class Mixture:
 
     def _log_densities(self, points: Array) -> Array:
         """Return log (weight times density) [N, K]."""
-        size = self.means.shape[1]
         logs = np.empty((len(points), len(self.weights)))
-        for k, (weight, mean, covariance) in enumerate(
-            zip(self.weights, self.means, self.covariances, strict=True)
-        ):
-            factor = np.linalg.cholesky(covariance)
-            away = np.linalg.solve(factor, (points - mean).T)
-            half_log_determinant = np.log(np.diag(factor)).sum()
-            logs[:, k] = (
-                np.log(weight)
-                - 0.5 * np.square(away).sum(axis=0)
-                - half_log_determinant
-                - 0.5 * size * np.log(2 * np.pi)
-            )
-        return logs
+        for k, (mean, whitening) in enumerate(zip(self.means, self._whitening, strict=True)):
+            logs[:, k] = -0.5 * np.square((points - mean) @ whitening.T).sum(axis=1)
+        half_log_precision = np.log(np.diagonal(self._whitening, axis1=1, axis2=2)).sum(axis=1)
+        size = self.means.shape[1]
+        constant = np.log(self.weights) + half_log_precision - 0.5 * size * np.log(2 * np.pi)
+        return np.asarray(logs + constant)
+
+    @cached_property
+    def _whitening(self) -> Array:
+        """Inverses of the covariances' Cholesky factors [K, D, D]."""
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(self.covariances)))
 
 
 def fit_mixture(
@@ -104,8 +107,7 @@ def fit_mixture(
     before = -np.inf
     mixture = _maximised(points, share)
     for _ in range(iterations):
-        share = mixture.responsibilities(points)
-        likelihood = mixture.log_likelihood(points)
+        share, likelihood = mixture.accounted(points)
         if likelihood - before < tolerance:
             break
         before = likelihood

@@ -18,8 +18,9 @@ class StackingConfig(GoalTaskConfig):
     """Numbers of the task.
 
     Attributes:
-        lift_m: height that the block is wanted at while it is aside.
-        funnel_m: distance aside within which it may come down.
+        lift_m: height that the block is wanted at while it is far aside.
+        slope: of the cone over the seat along which it is to come down, height per distance aside.
+        tip_m: how round the cone's tip is.
         press_m: how far below its seat it is pushed.
         soft_m: errors below this cost quadratically, larger ones linearly.
         aside_weight, height_weight: cost per m.
@@ -31,7 +32,8 @@ class StackingConfig(GoalTaskConfig):
     """
 
     lift_m: float
-    funnel_m: float
+    slope: float
+    tip_m: float
     press_m: float
     soft_m: float
     aside_weight: float
@@ -68,7 +70,9 @@ class Stacking(GoalTask):
         c = self.config
         off = self._off(observation)
         square = off[..., :2].square().sum(-1)
-        lift = c.lift_m * (1.0 - torch.exp(-0.5 * square / c.funnel_m**2)) - c.press_m
+        # A cone pulls in as hard from anywhere on it, where a narrow well is felt at its rim alone.
+        cone = c.slope * (torch.sqrt(square + c.tip_m**2) - c.tip_m)
+        lift = c.lift_m * torch.tanh(cone / c.lift_m) - c.press_m
         columns = observation[..., self.slices["block_rotation"]]
         turn = (columns - _identity(columns)).square().sum(-1)
         speed = observation[..., self._velocity].square().sum(-1)

@@ -2,7 +2,7 @@
 """Observations as states of linear dynamics, by one matrix.
 
 What a goal is about is taken relative to it, so that one policy serves goals near each other; the
-goal itself, which nothing moves, would only be in the way.
+goal itself, which nothing moves, is only in the way where nothing else depends on where things are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Encoding:
-    """A linear map from observations to states, and one back to an observation with the goal zero.
+    """A linear map from observations to states, and one back to an observation, with the goal zero
+    where states do not keep it.
 
     Attributes:
         encoder: [X, O].
@@ -34,20 +35,20 @@ class Encoding:
 
 
 def encoding_of(task: Any) -> Encoding:
-    """Return the encoding of a task: everything it observes but the goal.
+    """Return the encoding of a task: everything it observes, the goal only where it `keeps_goal`.
 
     A task may name channels that are taken relative to the goal, as `relative`.
     """
     size, slices = task.observation_size, task.slices
     kept = np.ones(size, dtype=bool)
     whole = np.eye(size)
-    if "goal" in slices:
+    if "goal" in slices and not getattr(task, "keeps_goal", False):
         kept[slices["goal"]] = False
     for channel, reference in getattr(task, "relative", {}).items():
         whole[slices[channel], slices[reference]] = -np.eye(
             slices[channel].stop - slices[channel].start
         )
-    return Encoding(whole[kept], np.eye(size)[:, kept])
+    return Encoding(whole[kept], np.asarray(np.linalg.inv(whole), dtype=np.float64)[:, kept])
 
 
 def command_in(task: Any, encoding: Encoding) -> slice:
