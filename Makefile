@@ -20,7 +20,7 @@ demo: setup
 	@.venv/bin/twinloop demo $(ARGS)
 
 test: setup peers lint
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python scripts/run_tests.py $(ARGS)
 
 # Every row of the fault matrix, and its table; FULL=1 repeats more often and keeps the result.
 faults: setup peers

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-# What starts processes and talks over DDS is tried once more where it fails, and the summary lists
+# What starts processes or talks to devices is tried once more where it fails, and the summary lists
 # it: a machine that stands still for seconds makes one of hundreds of such tests fail.
-LIVE = {Path(__file__).parent / folder for folder in ("nodes", "system", "faults")}
+LIVE = {Path(__file__).parent / folder for folder in ("nodes", "system", "faults", "unit")}
 
 # Nodes that tests start, and those in their own process, meet nobody on the network.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
