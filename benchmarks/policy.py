@@ -5,6 +5,9 @@ The node, over DDS, acts for a hand of 24 joints by a network of 2 x 256: weight
 same network as ONNX and as TorchScript. A learner takes gradient steps of soft actor-critic on the
 same core all the while, at the learner's own priority. Joint states come at 100 Hz of real time
 from this process, on the other cores; a command goes back as the applied one, as a guard does.
+
+Once it is up the node runs at a real-time priority, and so does this process, where the system lets
+them: that keeps out what else the machine does. --ordinary leaves them at the node's own niceness.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing.synchronize import Event as EventType
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,9 @@ _WARM_S = 3.0
 
 
 def main() -> None:
-    arguments = harness.parser(__doc__).parse_args()
+    parser = harness.parser(__doc__)
+    parser.add_argument("--ordinary", action="store_true", help="no real-time priority")
+    arguments = parser.parse_args()
     folder = harness.start("policy", arguments.full, arguments.resume)
     seconds = 30.0 if arguments.full else 8.0
     cases = [
@@ -61,9 +65,12 @@ def main() -> None:
     ]
     figures: dict[str, Any] = {"seconds_a_case": seconds, "network": "72-256-256-24"}
     figures["load_before"] = os.getloadavg()[0]
+    figures["scheduling"] = "ordinary" if arguments.ordinary else "real time, but for the learner"
     measured = {}
     for name, kind, period_s, trains in cases:
-        measured[name] = case(folder / kind / f"{period_s:g}", kind, period_s, trains, seconds)
+        measured[name] = case(
+            folder / kind / f"{period_s:g}", kind, period_s, trains, seconds, arguments.ordinary
+        )
         shown = {k: v for k, v in measured[name].items() if k != "plan_ms"}
         print(f"{name}: {shown}", flush=True)
     figures["rows"] = [
@@ -148,13 +155,9 @@ def as_onnx(network: Network) -> bytes:
     return content
 
 
-def train_forever(core: int, trains: EventType) -> None:
+def train_forever(core: int, steps: Any) -> None:
     """Take gradient steps on one core, at a learner's priority, until killed."""
     os.sched_setaffinity(0, {core})
-    os.setsid()  # a group of its own, where the kernel shares the core out by groups
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19")
-    lower_priority("idle")
     from twinloop.learning.episode import Episode
     from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
     from twinloop.tasks.of_contract import ContractTask
@@ -167,13 +170,20 @@ def train_forever(core: int, trains: EventType) -> None:
         seen = rng.normal(size=(201, 72)).astype(np.float32)
         actions = seen[:-1, 48:] + 0.02 * rng.normal(size=(200, 24)).astype(np.float32)
         learner.add([Episode(seen, actions, {"episode_id": str(index)})])
+    learner.improve(most=10)
+    os.setsid()  # a group of its own, where the kernel shares the core out by groups
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
+    lower_priority("idle")
     parent = os.getppid()
     while os.getppid() == parent:
-        learner.improve(most=10)
-        trains.set()
+        learner.improve(most=1)
+        steps.value += 1
 
 
-def case(folder: Path, kind: str, period_s: float, trains: bool, seconds: float) -> dict[str, Any]:
+def case(
+    folder: Path, kind: str, period_s: float, trains: bool, seconds: float, ordinary: bool
+) -> dict[str, Any]:
     """Run the node for so long and return its times, of all steps after the first seconds."""
     of = contract(period_s)
     model = write_policy(folder, kind, of)
@@ -181,18 +191,26 @@ def case(folder: Path, kind: str, period_s: float, trains: bool, seconds: float)
     domain = take_domain()
     node = start_node(domain, cores[0], model=model, runs_code=kind == "torchscript", rtf=1.0)
     spawning = multiprocessing.get_context("spawn")
-    begun = spawning.Event()
-    learner = spawning.Process(target=train_forever, args=(cores[0], begun))
+    steps = spawning.Value("q", 0, lock=False)
+    learner = spawning.Process(target=train_forever, args=(cores[0], steps))
     if trains:
         learner.start()
-        begun.wait(180.0)
+        deadline_s = time.monotonic() + 120.0
+        while not steps.value and time.monotonic() < deadline_s:
+            time.sleep(0.1)
     station = Station(domain, of)
     try:
+        station.wait()
+        before = steps.value
+        if not ordinary:
+            hurry(node.pid)
+            hurry(os.getpid())
         station.run(seconds)
         node.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             node.wait(30.0)
     finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         node.kill()
         node.wait()
         if trains:
@@ -200,7 +218,8 @@ def case(folder: Path, kind: str, period_s: float, trains: bool, seconds: float)
             learner.join()
         station.close()
         leave_domain(domain)
-    return station.figures() | {"period_s": period_s}
+    trained = (steps.value - before) / (seconds + _WARM_S)
+    return station.figures() | {"period_s": period_s, "gradient_steps_hz": trained}
 
 
 def start_node(domain: int, core: int, **parameters: Any) -> subprocess.Popen[bytes]:
@@ -212,6 +231,13 @@ def start_node(domain: int, core: int, **parameters: Any) -> subprocess.Popen[by
     return subprocess.Popen(
         command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {core})
     )
+
+
+def hurry(process: int) -> None:
+    """Give the threads of a process a real-time priority, where the system allows that."""
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(10))
 
 
 class Station:
@@ -236,11 +262,11 @@ class Station:
         self._executor.add_node(node)
         self._began_s = 0.0
 
-    def run(self, seconds: float) -> None:
-        """Wait for the node, let it act, and speak for so long.
+    def wait(self) -> None:
+        """Wait for the node.
 
         Raises:
-            TimeoutError: the node did not come up.
+            TimeoutError: it did not come up.
         """
         deadline_s = time.monotonic() + 120.0
         while not (self._start.service_is_ready() and self._joints.get_subscription_count()):
@@ -248,6 +274,13 @@ class Station:
                 raise TimeoutError("the policy node did not come up in 120 s")
             self._speak()
             self._executor.spin_once(timeout_sec=0.05)
+
+    def run(self, seconds: float) -> None:
+        """Let the node act, and speak for so long.
+
+        Raises:
+            TimeoutError: it did not begin.
+        """
         self._applied_now(time.time_ns())
         asked = self._start.call_async(Trigger.Request())
         self._began_s = due_s = time.monotonic()
