@@ -28,7 +28,7 @@ from worthy_acts import nearest_worthy
 # As published: what each pilot is left.
 TOLERANCE = {"laggy": 0.7, "noisy": 0.4, "no-op": 0.0, "sensor": 0.0}
 SEEDS = (0, 1, 2)
-STEPS_FULL = 50_000  # that a copilot is trained for
+STEPS_FULL = 200_000  # that a copilot is trained for
 FLIGHTS = 100
 _FLIGHT_SEEDS = 50_000_000
 _ENVIRONMENTS = 8  # flown side by side
