@@ -38,9 +38,10 @@ def clear_bins(
     """
     path = folder / f"picks-{cell.replace(' ', '_').replace(',', '')}.jsonl"
     bins = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    scene = Scene()
+    scene = Scene() if attempts else None
     while _row(cell, bins)["attempts"] < attempts:
         index = len(bins)
+        assert scene is not None
         found = clear_bin(scene, pick, kind, noise, index)
         for number, attempt in enumerate(found.attempts):
             if attempt.end != End.HELD:
@@ -61,7 +62,8 @@ def clear_bins(
             file.write(json.dumps(bins[-1]) + "\n")
         if index % 10 == 9:
             console.print(f"{cell}: {_row(cell, bins)['attempts']} of {attempts} attempts")
-    scene.close()
+    if scene is not None:
+        scene.close()
     return _row(cell, bins)
 
 
@@ -76,9 +78,9 @@ def _row(cell: str, bins: list[dict[str, Any]]) -> dict[str, Any]:
         "cell": cell,
         "attempts": tried,
         "held": held,
-        "success": held / max(tried, 1),
+        "success": held / tried if tried else None,
         "objects": objects,
-        "cleared": 1 - sum(one["left"] for one in bins) / max(objects, 1),
+        "cleared": 1 - sum(one["left"] for one in bins) / objects if objects else None,
         "picks_per_simulated_hour": 3600 * held / max(seconds, 1e-9),
         "blocked": counts[str(End.BLOCKED)],
         "missed": counts[str(End.MISSED)],
