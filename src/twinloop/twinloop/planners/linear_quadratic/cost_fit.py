@@ -83,7 +83,8 @@ def success_cost(
     mean = chosen.mean(axis=0)
     away = states - states.mean(axis=0)
     spread = (chosen - mean).T @ (chosen - mean) / len(chosen)
-    spread += share * np.diag(np.square(away).mean(axis=0) + 1e-12)
+    # A goal that stays has no variance, and must not outweigh all that moves.
+    spread += share * np.diag(np.square(away).mean(axis=0) + 1e-8)
     hessian = np.zeros((size + actions, size + actions))
     precision = np.linalg.inv(spread)
     hessian[:size, :size] = 0.5 * (precision + precision.T)
