@@ -10,6 +10,7 @@ import pytest
 import torch
 from bag_samples import CONTRACT, about, random_rollout
 from twinloop.bags.episodes import episode as read_episode
+from twinloop.bags.interventions import control_spans
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.read import read_messages
 from twinloop.bags.rollouts import write_rollout
@@ -68,6 +69,17 @@ def test_the_steps_that_a_pilot_had_are_marked(
     episode = read_episode(steered_bag(tmp_path, changes), CONTRACT)
     assert len(episode) == 30
     assert episode.meta.get("piloted") == expected
+
+
+def test_who_commanded_from_when_to_when_can_be_read(tmp_path: Path) -> None:
+    bag = steered_bag(tmp_path, [(0, AUTONOMY), (5, PILOT), (9, NOBODY), (9, NOBODY), (20, PILOT)])
+    spans = control_spans(bag)
+    assert [span.who for span in spans] == ["autonomy", "pilot", "nobody", "pilot"]
+    assert spans[1].ends_s - spans[1].begins_s == pytest.approx(0.4)
+    assert spans[2].ends_s - spans[2].begins_s == pytest.approx(1.1)
+    assert spans[3].ends_s > spans[3].begins_s
+    plain = tmp_path / "plain"
+    assert control_spans(plain) == []
 
 
 def test_the_learners_cache_keeps_the_marks(tmp_path: Path) -> None:

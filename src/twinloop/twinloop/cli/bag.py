@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from twinloop.bags.check import CheckReport, check
 from twinloop.bags.errors import BagError
+from twinloop.bags.interventions import control_spans
 from twinloop.bags.metadata import BagInformation
 from twinloop.bags.read import complete_bags, metadata, unfinished_bags
 from twinloop.bags.repair import RepairReport, repair
@@ -221,6 +222,7 @@ def _as_dict(path: Path, information: BagInformation) -> dict[str, Any]:
         "messages": information.message_count,
         "bytes": _size(path),
         "topics": {topic.name: topic.message_count for topic in information.topics},
+        "commanded": [dataclasses.asdict(span) for span in _or_fail(control_spans, path)],
         "episode": episode.model_dump(exclude={"contract"}) if episode else None,
     }
 
@@ -236,6 +238,8 @@ def _print_one(console: Console, path: Path, information: BagInformation) -> Non
         for name, value in fields.items():
             if value not in (None, ""):
                 facts.add_row(name.replace("_", " "), str(value))
+    for span in _or_fail(control_spans, path):
+        facts.add_row(f"{span.who} commanded", f"{span.begins_s:.2f} to {span.ends_s:.2f} s")
     console.print(facts)
     topics = Table("topic", "type", "messages", "rate [Hz]")
     seconds = information.duration_ns / 1e9
