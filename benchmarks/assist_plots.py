@@ -50,7 +50,7 @@ def sweep(path: Path, rows: Rows) -> Path:
     pilots = sorted({row["pilot"] for row in rows})
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.0), layout="constrained")
     names = ("success", "time_to_goal_s", "pilot_share")
-    texts = ("share of episodes", "median time to goal [s]", "share of the command that survives")
+    texts = ("share of episodes", "median time to goal [s]", "what survives of the pilot")
     for axis, name, text in zip(axes, names, texts, strict=True):
         for pilot, colour in zip(pilots, (_ASSISTED, _ALONE, _SHARE), strict=False):
             mine = sorted((r for r in rows if r["pilot"] == pilot), key=lambda r: r["alpha"])
