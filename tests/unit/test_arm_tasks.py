@@ -126,19 +126,15 @@ def test_a_block_is_wanted_lower_and_costs_less_the_nearer_it_is_to_over_its_sea
     assert costs == sorted(costs, reverse=True)
 
 
-def test_a_tool_beside_the_line_to_the_coaster_costs_more_than_one_behind_the_mug() -> None:
+def test_a_tool_that_has_left_the_mug_costs_more_than_one_that_touches_it() -> None:
     task: Any = tasks.make("pushing")
-    place = tool(torch.tensor(task.center))[0][:2].tolist()
-    x, y = place[0] + task.config.touch_m, place[1]
-    placed = {
-        "behind": [x + 0.15, y, 0.035],
-        "beside": [x, y + 0.15, 0.035],
-    }
-    costs = {
-        name: cost(task, seen(task, mug_position=[x, y, 0.035], goal=goal))
-        for name, goal in placed.items()
-    }
-    assert costs["beside"] > costs["behind"] + 0.1
+    x, y = tool(torch.tensor(task.center))[0][:2].tolist()
+    costs = []
+    for away in (task.config.touch_m, task.config.touch_m + 0.05):
+        mug = [x + away, y, 0.035]
+        goal = [mug[0] + 0.15, y, 0.035]
+        costs.append(cost(task, seen(task, mug_position=mug, goal=goal)))
+    assert costs[1] == pytest.approx(costs[0] + task.config.touch_weight * 0.05**2, rel=1e-3)
 
 
 @pytest.mark.parametrize("start", STARTS)

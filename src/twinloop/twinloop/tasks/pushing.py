@@ -18,9 +18,7 @@ class PushingConfig(GoalTaskConfig):
         soft_m: errors below this cost quadratically, larger ones linearly.
         error_weight: cost per m.
         touch_m: from the mug's axis to the tool's where they touch.
-        touch_weight: cost per m² that the tool is off that distance, or off the line from the
-            coaster through the mug.
-        line_soft_m: distance to the coaster within which that line no longer counts.
+        touch_weight: cost per m² that the tool is off that distance.
         tool_height_m, height_weight: where the tool should stay, and cost per m² off.
         tilt_weight: cost of a tool that does not point down, square of the sine.
         speed_weight: cost of the joints' square speed, (rad/s)².
@@ -32,7 +30,6 @@ class PushingConfig(GoalTaskConfig):
     error_weight: float
     touch_m: float
     touch_weight: float
-    line_soft_m: float
     tool_height_m: float
     height_weight: float
     tilt_weight: float
@@ -60,27 +57,24 @@ class Pushing(GoalTask):
         return torch.linalg.vector_norm(self._off(observation)[..., :2], dim=-1)
 
     def cost(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
-        """Return a price on the mug's distance, on a tool off its height or off where it pushes
-        from, and on haste.
+        """Return a price on the mug's distance, on a tool that leaves its height or the mug, and on
+        haste.
 
         Where the tool has left the mug, nothing that it does moves the mug, and its distance alone
         would not tell how to go on.
         """
         c = self.config
-        off = self._off(observation)[..., :2]
-        square = off.square().sum(-1)
+        square = self._off(observation)[..., :2].square().sum(-1)
         speed = observation[..., self._velocity].square().sum(-1)
         place, direction = tool(observation[..., self.joint_position])
         away = place[..., :2] - observation[..., self.slices["mug_position"]][..., :2]
         gap = torch.sqrt(away.square().sum(-1) + 1e-8) - c.touch_m
-        across = off[..., 0] * away[..., 1] - off[..., 1] * away[..., 0]
-        beside = across.square() / (square + c.line_soft_m**2)
         height = (place[..., 2] - c.tool_height_m).square()
         tilt = direction[..., :2].square().sum(-1)
         ahead = (action - observation[..., self.joint_position]).square().sum(-1)
         return (
             c.error_weight * (torch.sqrt(square + c.soft_m**2) - c.soft_m)
-            + c.touch_weight * (gap.square() + beside)
+            + c.touch_weight * gap.square()
             + c.height_weight * height
             + c.tilt_weight * tilt
             + c.speed_weight * speed
