@@ -47,6 +47,7 @@ class OffPolicySettings:
         target_entropy: aimed at, per element of the action.
         relabelled: share of transitions that are learned for a goal that the episode reached later
             (Andrychowicz et al., arXiv 1707.01495); the task's observation names both.
+        smoothing: of what explores, see `NetworkActor`.
         normalises: observations are scaled by the first ones.
         discor: transitions whose bootstrap is likely right are learned from more often; see
             `learning/discor.py`.
@@ -61,6 +62,7 @@ class OffPolicySettings:
     first: int = 100
     target_entropy: float = -1.0
     relabelled: float = 0.0
+    smoothing: float = 0.0
     normalises: bool = False
     discor: bool = False
 

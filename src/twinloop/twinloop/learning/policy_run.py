@@ -38,13 +38,11 @@ class PolicyRunSettings:
     Attributes:
         transitions: to collect.
         steps: control steps of an episode.
-        smoothing: see `NetworkActor`.
         save_every: episodes after which the state of training is written.
     """
 
     transitions: int
     steps: int
-    smoothing: float = 0.0
     save_every: int = 10
 
 
@@ -70,7 +68,7 @@ def learn_policy(
     folder.mkdir(parents=True, exist_ok=True)
     learner = OffPolicyLearner(task, learning, seed)
     bags = EpisodeBags(folder / "bags", task.contract)
-    actor = NetworkActor(units_of(task), cell.hands, smoothing=run.smoothing)
+    actor = NetworkActor(units_of(task), cell.hands, smoothing=learning.smoothing)
     saved = _Saved(folder)
     index = 0
     while learner.transitions < run.transitions:

@@ -169,6 +169,7 @@ def _asynchronous(
         steps=task.episode_steps,
         transitions=transitions,
         period_s=task.contract.period_s,
+        smoothing=settings.smoothing,
         first=settings.first,
     )
     acted = act(folder, task, cell, acting, seed, stop)
