@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, help="times the quick form's scenes; full: 10")
     parser.add_argument("--cut", default="", help="why a full protocol is cut short")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     folder = harness.start("grasping", arguments.full, arguments.resume)
     console = Console(width=150)
     attempts = arguments.attempts or (300 if arguments.full else 8)

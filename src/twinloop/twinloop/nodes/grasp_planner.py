@@ -48,7 +48,7 @@ class GraspPlannerNode(Node):
         ),
         ParameterSpec("avoid_m", 0.02, "Distance kept from places that failed [m]", 0.0, 1.0),
         ParameterSpec("seed", 0, "Of the search; equal images give equal grasps", 0, 2**31 - 1),
-        ParameterSpec("threads", 2, "Threads of the matrix products", 1, 64),
+        ParameterSpec("threads", 1, "Threads of the matrix products", 1, 64),
     )
 
     def __init__(self) -> None:
