@@ -67,7 +67,7 @@ class Case:
 
 
 CASES = [
-    Case("pushing", "pushing", 36_000, _PUSHING),
+    Case("pushing", "pushing", 16_000, _PUSHING),
     *(
         Case(f"stacking from {start}", "stacking", 16_000, _STACKING, {"starts": start})
         for start in ("above", "aside", "table")
