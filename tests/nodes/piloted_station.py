@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -87,6 +88,17 @@ class PilotedStation(Station):
         self.pressed.add(DEAD_MAN)
         self.axes = {int(name[1:]): value for name, value in axes.items()}
         self.spin_until(lambda: self.who in (ControlStatus.PILOT, ControlStatus.SHARED))
+
+    def hold_until(self, is_true: Callable[[], Any], **axes: float) -> None:
+        """Hold until something is true; pressed anew where a busy machine has lost the pilot."""
+        for _ in range(20):
+            self.hold(**axes)
+            self.spin_until(lambda: is_true() or self.who == ControlStatus.NOBODY)
+            if self.who != ControlStatus.NOBODY:
+                return
+            self.pressed.clear()
+            self.spin(0.2)
+        raise AssertionError("the pilot is lost again and again")
 
     def let_go(self) -> None:
         """Release everything, until autonomy commands."""

@@ -75,8 +75,7 @@ def test_a_pilot_takes_over_and_autonomy_goes_on_where_he_stops(station: Piloted
 
 def test_a_pilot_who_is_there_before_any_autonomy_moves_too(station: PilotedStation) -> None:
     station.wanted = None
-    station.hold(**CLOSES)
-    station.spin_until(lambda: station.goal[NAMES.index("rh_MFJ3")] > CUP[5] + 0.2)
+    station.hold_until(lambda: station.goal[NAMES.index("rh_MFJ3")] > CUP[5] + 0.2, **CLOSES)
     station.let_go()
     held = station.goal
     station.spin(0.5)
@@ -85,8 +84,7 @@ def test_a_pilot_who_is_there_before_any_autonomy_moves_too(station: PilotedStat
 
 @pytest.mark.parametrize("lost", ["joy", "teleop"])
 def test_a_pilot_who_is_lost_leaves_the_hand_held(station: PilotedStation, lost: str) -> None:
-    station.hold(**CLOSES)
-    station.spin_until(lambda: station.goal[NAMES.index("rh_MFJ3")] > CUP[5] + 0.2)
+    station.hold_until(lambda: station.goal[NAMES.index("rh_MFJ3")] > CUP[5] + 0.2, **CLOSES)
     teleop = station.nodes["teleop"]
     if lost == "joy":
         station.joy_speaks = False
@@ -116,8 +114,7 @@ def test_a_pilot_who_is_lost_leaves_the_hand_held(station: PilotedStation, lost:
 @pytest.mark.load_sensitive
 @pytest.mark.parametrize("lost", ["joy", "teleop"])
 def test_loss_of_the_pilot_stops_within_100_ms(station: PilotedStation, lost: str) -> None:
-    station.hold(**CLOSES)
-    station.spin_until(lambda: station.goal[NAMES.index("rh_MFJ3")] > CUP[5] + 0.2)
+    station.hold_until(lambda: station.goal[NAMES.index("rh_MFJ3")] > CUP[5] + 0.2, **CLOSES)
     teleop = station.nodes["teleop"]
     began_s = time.monotonic()
     if lost == "joy":
