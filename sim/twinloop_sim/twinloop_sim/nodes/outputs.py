@@ -45,6 +45,7 @@ class Outputs:
         self._has_setpoint_readers = False
         self._last_joints: JointState | None = None
         self._last_balls: TrackedBallArray | None = None
+        self._last_scene: SceneState | None = None
 
     def close(self) -> None:
         for publisher in (
@@ -67,7 +68,8 @@ class Outputs:
         self._publish_changes()
         if reading.exposures_left is not None and self._scene.get_subscription_count():
             state = self._guarded.cell.state[0]
-            self._scene.publish(messages.scene_state(stamp_ns, state, reading.exposures_left))
+            self._last_scene = messages.scene_state(stamp_ns, state, reading.exposures_left)
+            self._scene.publish(self._last_scene)
         if reading.balls is not None and self._balls is not None:
             self._last_balls = messages.tracked_balls(PALM_FRAME, reading.balls)
             self._balls.publish(self._last_balls)
@@ -87,10 +89,13 @@ class Outputs:
         self._guard_topics.accept(stamp_ns, source, goal)
 
     def repeat(self) -> None:
-        """Say again what was said last: for a planner that was not there yet, or missed it."""
+        """Say again what was said last: for a planner that was not there yet, or missed it, and for
+        cameras whose images were lost on their way to the tracker."""
         self._guard_topics.repeat()
         if self._last_balls is not None and self._balls is not None:
             self._balls.publish(self._last_balls)
+        if self._last_scene is not None and self._scene.get_subscription_count():
+            self._scene.publish(self._last_scene)
         if self._last_joints is not None:
             self._joint_states.publish(self._last_joints)
 
