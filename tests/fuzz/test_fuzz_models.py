@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tally import TALLY, examples
 from texts import as_json, spoiled, spoiled_bytes
+from twinloop.grasping import weights as grasping
 from twinloop.learning import checkpoint
 from twinloop.learning.model_file import load_model
 from twinloop.learning.registry import Registry, RegistryError
@@ -55,6 +56,9 @@ KINDS = {
     ),
     "ball tracker": Kind(
         MODELS / "ball_tracker", "tracker.json", tracker.load, lambda manifest: manifest, 100
+    ),
+    "grasp network": Kind(
+        MODELS / "grasping", "grasping.json", grasping.load, lambda manifest: manifest, 100
     ),
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from twinloop.models.base import ModelInvalid
+from twinloop.models.network_file import WEIGHTS
 from twinloop.perception.ball_tracker import weights
 from twinloop.perception.ball_tracker.alignment import RigAlignment
 from twinloop.perception.ball_tracker.circles import fit_circle
@@ -332,7 +333,7 @@ def test_a_saved_network_is_loaded_whole(saved: Path) -> None:
 
 
 def test_spoilt_weights_are_refused_by_name(saved: Path) -> None:
-    path = saved / weights.WEIGHTS
+    path = saved / WEIGHTS
     content = path.read_bytes()
     path.write_bytes(content[:-8])
     with pytest.raises(ModelInvalid, match=r"weights\.safetensors: is \d+ bytes long, expected"):

@@ -19,6 +19,7 @@ from twinloop.grasping.network import NetworkConfig, QualityNetwork
 from twinloop.grasping.planner import GraspPlanner, PlannerSettings, poses, rows
 from twinloop.grasping.refusals import GraspRefused, Reason
 from twinloop.models.base import ModelInvalid
+from twinloop.models.network_file import WEIGHTS
 
 CAMERA = grasp_views.camera()
 BOX = (0.05, -0.03, 0.04, 0.09, 0.05)
@@ -229,7 +230,7 @@ def test_a_network_comes_back_from_its_files(tmp_path, network: QualityNetwork) 
 @pytest.mark.parametrize("break_it", ["truncate", "change", "calibration"])
 def test_files_that_are_not_whole_are_refused(tmp_path, network, break_it: str) -> None:
     weights.save(tmp_path, network, {})
-    path = tmp_path / weights.WEIGHTS
+    path = tmp_path / WEIGHTS
     content = bytearray(path.read_bytes())
     if break_it == "truncate":
         path.write_bytes(content[:-4])
