@@ -17,7 +17,7 @@ from gym_cell import Pendulum, pendulum
 from twinloop.bags.episodes import episodes
 from twinloop.bags.read import complete_bags, unfinished_bags
 from twinloop.learning import checkpoint
-from twinloop.learning.acting import POLICY, ActingSettings, act
+from twinloop.learning.acting import POLICY, ActingSettings, NewestPolicy, act
 from twinloop.learning.following_bags import STATE, FollowingSettings, follow
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
 from twinloop.learning.policy_run import PolicyRunSettings, learn_policy, try_policy
@@ -135,3 +135,12 @@ def test_a_robot_that_is_killed_loses_one_chunk_at_most(tmp_path: Path) -> None:
     learner = OffPolicyLearner(task, LEARNING)
     learner.add(episodes(bag, task.contract))
     assert learner.transitions >= found.transitions - 1
+
+
+def test_a_policy_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / f"{POLICY}.safetensors").write_bytes(b"nonsense")
+    with pytest.warns(UserWarning, match=r"the policy before goes on: .*policy\.safetensors"):
+        newest = NewestPolicy(tmp_path)
+        time.sleep(1.0)
+        newest.close()
+    assert newest.take() is None

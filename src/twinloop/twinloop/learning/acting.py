@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 from twinloop.bags.episodes import PLAN_STATS
 from twinloop.bags.errors import BagError
 from twinloop.bags.metadata import EpisodeMetadata
-from twinloop.bags.read import complete_bags, metadata, unfinished_bags
-from twinloop.bags.repair import repair
+from twinloop.bags.read import complete_bags, metadata
+from twinloop.bags.repair import repair_unfinished
 from twinloop.bags.rollouts import RolloutWriter
 from twinloop.learning import checkpoint
 from twinloop.learning.action_units import units_of
@@ -103,13 +104,17 @@ class NewestPolicy:
     def _watch(self) -> None:
         seen = None
         while not self._ends.wait(_POLL_S):
-            with contextlib.suppress(OSError, CheckpointInvalid):
+            with contextlib.suppress(FileNotFoundError):  # there is none yet
                 about = self._path.stat()
                 stamp = (about.st_mtime_ns, about.st_ino)
                 if stamp == seen:
                     continue
-                found = checkpoint.load_model(self._folder, POLICY)
                 seen = stamp
+                try:
+                    found = checkpoint.load_model(self._folder, POLICY)
+                except CheckpointInvalid as error:
+                    warnings.warn(f"the policy before goes on: {error}", stacklevel=1)
+                    continue
                 if found is not None and isinstance(found[0], Actor):
                     with self._lock:
                         self._newest = found[0].requires_grad_(False)
@@ -139,7 +144,9 @@ def act(
     torch.set_num_threads(1)
     bags = folder / "bags"
     bags.mkdir(parents=True, exist_ok=True)
-    mend(bags)
+    for outcome in repair_unfinished(bags):
+        if isinstance(outcome, BagError):
+            warnings.warn(f"a killed process left what is no bag: {outcome}", stacklevel=2)
     actor = NetworkActor(units_of(task), 1, smoothing=settings.smoothing)
     robot = _Robot(task, cell, settings, actor, NewestPolicy(folder), stop)
     done = complete_bags(bags)
@@ -152,13 +159,6 @@ def act(
     finally:
         robot.newest.close()
     return robot.done
-
-
-def mend(bags: Path) -> None:
-    """Make bags of what a killed process left behind; what holds no step is put aside."""
-    for path in unfinished_bags(bags):
-        with contextlib.suppress(BagError):
-            repair(path, keep_original=False)
 
 
 def _steps(path: Path) -> int:
