@@ -139,8 +139,12 @@ def test_a_robot_that_is_killed_loses_one_chunk_at_most(tmp_path: Path) -> None:
 
 def test_a_policy_that_cannot_be_read_is_told_of(tmp_path: Path) -> None:
     (tmp_path / f"{POLICY}.safetensors").write_bytes(b"nonsense")
-    with pytest.warns(UserWarning, match=r"the policy before goes on: .*policy\.safetensors"):
+
+    def watch() -> None:
         newest = NewestPolicy(tmp_path)
         time.sleep(1.0)
         newest.close()
-    assert newest.take() is None
+        assert newest.take() is None
+
+    with pytest.warns(UserWarning, match=r"the policy before goes on: .*policy\.safetensors"):
+        watch()
