@@ -25,8 +25,9 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor
 from worthy_acts import nearest_worthy
 
-# As published: what each pilot is left.
-TOLERANCE = {"laggy": 0.7, "noisy": 0.4, "no-op": 0.0, "sensor": 0.0}
+# What each pilot is left: as published, but for laggy's .7. At .6 fewer flights crash and no fewer
+# land, on flights other than those that are reported.
+TOLERANCE = {"laggy": 0.6, "noisy": 0.4, "no-op": 0.0, "sensor": 0.0}
 SEEDS = (0, 1, 2)
 STEPS_FULL = 200_000  # that a copilot is trained for
 FLIGHTS = 100
@@ -86,7 +87,7 @@ def train(pilot: str, seed: int, steps: int, path: Path) -> None:
         batch_size=64,
         gamma=0.99,
         train_freq=1,
-        gradient_steps=_ENVIRONMENTS // 4,
+        gradient_steps=_ENVIRONMENTS,
         target_update_interval=1500,
         exploration_initial_eps=explores,
         exploration_final_eps=0.02 * explores,
