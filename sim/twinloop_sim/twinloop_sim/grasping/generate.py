@@ -32,6 +32,7 @@ _KEPT_COLLIDING = 0.1  # of what the planner itself would not try
 _CLOSE_M = 0.006
 
 Part = dict[str, NDArray[np.generic]]
+MakePart = Callable[[str, int], Part]
 
 
 def generate(
@@ -41,15 +42,19 @@ def generate(
     workers: int = 1,
     ray: str | None = None,
     say: Callable[[int], None] = lambda _: None,
+    make: MakePart | None = None,
+    scenes_in_part: int = SCENES_IN_PART,
 ) -> int:
     """Write parts of data to a folder; parts that are there already are kept.
 
     Args:
-        scenes: how many, rounded up to whole parts of 20.
+        scenes: how many, rounded up to whole parts.
         split: of the objects, see `objects.names`.
         workers: processes on this machine.
         ray: address of a Ray cluster to use instead.
         say: is told how many scenes are done.
+        make: makes a part of a split by its number; grasps without.
+        scenes_in_part: how many it makes.
 
     Returns:
         How many parts lie in the folder.
@@ -60,37 +65,39 @@ def generate(
     """
     objects.names(split)
     out.mkdir(parents=True, exist_ok=True)
-    numbers = range(-(-scenes // SCENES_IN_PART))
+    numbers = range(-(-scenes // scenes_in_part))
     paths = {number: out / f"{split}-{number:05d}.npz" for number in numbers}
     missing = [number for number in numbers if not paths[number].exists()]
     done = len(numbers) - len(missing)
-    for number, part in _spread(split, missing, workers, ray):
+    for number, part in _spread(make or make_part, split, missing, workers, ray):
         path = paths[number]
         unfinished = path.with_suffix(".tmp.npz")
         np.savez_compressed(unfinished, **part)  # type: ignore[arg-type]
         unfinished.rename(path)
         done += 1
-        say(done * SCENES_IN_PART)
+        say(done * scenes_in_part)
     return done
 
 
 def _spread(
-    split: str, numbers: list[int], workers: int, ray: str | None
+    make: MakePart, split: str, numbers: list[int], workers: int, ray: str | None
 ) -> Iterator[tuple[int, Part]]:
     if ray is not None:
-        yield from _on_ray(split, numbers, ray)
+        yield from _on_ray(make, split, numbers, ray)
     elif workers == 1:
         for number in numbers:
-            yield number, make_part(split, number)
+            yield number, make(split, number)
     else:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-            futures = {pool.submit(make_part, split, number): number for number in numbers}
+            futures = {pool.submit(make, split, number): number for number in numbers}
             for future in as_completed(futures):
                 yield futures[future], future.result()
 
 
-def _on_ray(split: str, numbers: list[int], address: str) -> Iterator[tuple[int, Part]]:
+def _on_ray(
+    make: MakePart, split: str, numbers: list[int], address: str
+) -> Iterator[tuple[int, Part]]:
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
@@ -100,7 +107,7 @@ def _on_ray(split: str, numbers: list[int], address: str) -> Iterator[tuple[int,
         ) from error
     ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     try:
-        task = ray.remote(num_cpus=1, max_retries=3)(make_part)
+        task = ray.remote(num_cpus=1, max_retries=3)(make)
         waiting = {task.remote(split, number): number for number in numbers}
         while waiting:
             (ready,), _ = ray.wait(list(waiting))

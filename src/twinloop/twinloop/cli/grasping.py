@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +10,16 @@ import typer
 from rich.console import Console
 
 from twinloop.cli.errors import CommandError
+from twinloop.cli.grasping_segments import segment_data_command, segment_train_command
+from twinloop.cli.grasping_split import Split
 from twinloop.cli.options import command_line
 from twinloop.reporting.progress import WorkProgress
 
-app = typer.Typer(help="Generate grasps in the twin, train the quality network, calibrate it.")
-
-
-class Split(enum.StrEnum):
-    """Objects, apart from each other."""
-
-    train = "train"
-    val = "val"
-    test = "test"
-    adversarial = "adversarial"
+app = typer.Typer(
+    help="Generate grasps and heaps in the twin, train the networks on them, calibrate them."
+)
+app.command("segment-data")(segment_data_command)
+app.command("segment-train")(segment_train_command)
 
 
 @app.command("data")

@@ -132,7 +132,7 @@ def build(
     rng = rng or np.random.default_rng(0)
     with np.errstate(invalid="ignore"):
         is_valid = (depth > NEAR_M) & (depth < FAR_M)
-    points = (_rays(camera)[is_valid] * depth[is_valid][:, None]).astype(np.float32)
+    points = (pixel_rays(camera)[is_valid] * depth[is_valid][:, None]).astype(np.float32)
     allowed = np.ones(len(points), bool) if mask is None else mask[is_valid]
     normal, offset = support_plane(points, rng)
     rotation = _frame(normal)
@@ -144,7 +144,8 @@ def build(
 _KNOWN_RAYS: dict[bytes, Floats] = {}
 
 
-def _rays(camera: CameraModel) -> Floats:
+def pixel_rays(camera: CameraModel) -> Floats:
+    """Return (x/z, y/z, 1) of every pixel [H, W, 3]; those of the last camera are kept."""
     key = camera.k.tobytes() + camera.d.tobytes() + np.array(camera.size).tobytes()
     if key not in _KNOWN_RAYS:
         _KNOWN_RAYS.clear()

@@ -47,6 +47,7 @@ ENCODINGS = {
     "rgb8": Encoding(np.dtype(np.uint8), 3),
     "bgr8": Encoding(np.dtype(np.uint8), 3),
     "mono8": Encoding(np.dtype(np.uint8), 1),
+    "mono16": Encoding(np.dtype(np.uint16), 1),
     "16UC1": Encoding(np.dtype(np.uint16), 1),
     "32FC1": Encoding(np.dtype(np.float32), 1),
 }
@@ -147,7 +148,7 @@ def compress(
     from sensor_msgs.msg import CompressedImage
 
     pixels = _checked_array(pixels, encoding)
-    if encoding == "32FC1" or (encoding == "16UC1" and file_format != "png"):
+    if encoding in ("32FC1", "mono16") or (encoding == "16UC1" and file_format != "png"):
         raise ImageRefused(
             f"encoding {encoding} cannot be compressed as {file_format}, expected 16UC1 as png, "
             "or 8 bits a channel"
