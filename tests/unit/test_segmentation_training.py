@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from twinloop.grasping.segmentation import data
+from twinloop.cli.errors import CommandError
+from twinloop.cli.grasping import app
+from twinloop.grasping.segmentation import data, weights
 from twinloop.grasping.segmentation.accuracy import Accuracy
 from twinloop.grasping.segmentation.grouping import group
 from twinloop.grasping.segmentation.image import HEIGHT, UNSEEN, WIDTH
@@ -17,6 +19,7 @@ from twinloop.grasping.segmentation.targets import target
 from twinloop.grasping.segmentation.training import CHECKPOINT, SegmentTrainingSettings, train
 from twinloop.models.base import ModelInvalid
 from twinloop_sim.grasping import segments
+from typer.testing import CliRunner
 
 SMALL = SegmentNetworkConfig(channels=(4, 4, 4, 4))
 SETTINGS = SegmentTrainingSettings(epochs=2, batch=2)
@@ -156,3 +159,21 @@ def test_a_part_of_the_twin_shows_heaps_and_their_truth(monkeypatch: pytest.Monk
         seen = view != UNSEEN
         # Things are higher than what they lie on.
         assert np.median(view[seen & (truth > 0)]) > np.median(view[seen & (truth == 0)]) + 50
+
+
+def test_commands_train_and_name_what_is_missing(heaps: data.Heaps, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    arguments = ["segment-train", str(tmp_path), "--out", str(tmp_path / "out"), "--epochs", "1"]
+    missing = CliRunner().invoke(app, arguments)
+    assert isinstance(missing.exception, CommandError)
+    assert "holds no parts of split 'val'" in str(missing.exception)
+    first = tmp_path / "train-00000.npz"
+    for name in ("val-00000", "train-00002", "train-00003"):
+        (tmp_path / f"{name}.npz").write_bytes(first.read_bytes())
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    network, manifest = weights.load(tmp_path / "out")
+    assert manifest.trained["views"] == 8
+    assert manifest.bytes < 2**20
+    assert set(manifest.trained["validation"]) >= {"ap", "ap50", "recall", "precision50"}
+    assert not network.training
