@@ -25,7 +25,7 @@ from twinloop.nodes.joint_messages import trajectory
 from twinloop.perception.images import ImageRefused, from_camera_info, to_array
 from twinloop.perception.tray import TrayFinder, TraySight
 from twinloop.resets.devices import Course, PalmSight
-from twinloop.resets.faults import Fault, ResetFailed
+from twinloop.resets.faults import Fault, StepFailed
 from twinloop.robots.hand24 import HAND24
 from twinloop_interfaces.msg import GuardStatus, TrackedBallArray
 
@@ -91,7 +91,7 @@ class RosHand:
         """Let robot time pass.
 
         Raises:
-            ResetFailed: the joints are silent.
+            StepFailed: the joints are silent.
         """
         until_ns = self._stamp_ns + round(seconds * 1e9)
         heard_s, stamp_ns = time.monotonic(), self._stamp_ns
@@ -104,7 +104,7 @@ class RosHand:
                     if self._stamp_ns != stamp_ns:
                         heard_s, stamp_ns = time.monotonic(), self._stamp_ns
                     elif time.monotonic() - heard_s > self._patience_s:
-                        raise ResetFailed(
+                        raise StepFailed(
                             Fault.STOPPED, f"joint_states are silent for {self._patience_s:g} s"
                         )
             finally:

@@ -23,12 +23,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from twinloop.motion.errors import MotionError
 from twinloop.motion.planner import ArmPlanner, Pose
 from twinloop.motion.trajectory import Trajectory
 from twinloop.resets.arm_moves import ArmMoves, Surroundings
+from twinloop.resets.arm_steps import follow, grip, planned
 from twinloop.resets.devices import Course, Devices
-from twinloop.resets.faults import Fault, ResetFailed
+from twinloop.resets.faults import Fault, StepFailed
 from twinloop.resets.machine import DONE, Outcome, Run, State
 from twinloop.resets.settings import ResetSettings, load_settings
 from twinloop.resets.sights import Sights
@@ -125,9 +125,7 @@ class BallReset:
 
     def _clear(self) -> str:
         """Rise from tray or palm before the hand moves, and keep a ball that is held."""
-        motion = self._planned(
-            lambda: self._moves.rise(self._devices.arm.position(), self._around())
-        )
+        motion = planned(lambda: self._moves.rise(self._devices.arm.position(), self._around()))
         if motion is not None:
             self._follow(motion)
         self._lifted = self._holds
@@ -151,7 +149,7 @@ class BallReset:
         if seen.total < self.settings.balls:
             if not self._has_spilled:
                 return "spill"
-            raise ResetFailed(
+            raise StepFailed(
                 Fault.BALL_OUT_OF_REACH,
                 f"{seen.total} of {self.settings.balls} balls are seen in palm and tray",
             )
@@ -183,7 +181,7 @@ class BallReset:
         self._grip(grasp.close_to_m, grasp.effort_n)
         self._holds = self._feels_ball()
         if not self._holds:
-            raise ResetFailed(Fault.GRASP_MISSED, f"the gripper closed to {self._width_mm()}")
+            raise StepFailed(Fault.GRASP_MISSED, f"the gripper closed to {self._width_mm()}")
         return "lift"
 
     def _lift(self) -> str:
@@ -231,7 +229,7 @@ class BallReset:
         """Have the tracker say that all balls are in the palm."""
         found = self._sights.palm(self.settings.look.unseen_s)
         if len(found) < self.settings.balls:
-            raise ResetFailed(
+            raise StepFailed(
                 Fault.NOT_IN_PALM, f"{len(found)} of {self.settings.balls} balls are in the palm"
             )
         return DONE
@@ -242,17 +240,17 @@ class BallReset:
         """Fingers fit through the walls' slots at the end board alone."""
         off = float(np.linalg.norm(ball - self._moves.pick))
         if off > self.settings.grasp.first_m:
-            raise ResetFailed(
+            raise StepFailed(
                 Fault.BALL_OUT_OF_REACH,
                 f"a ball lies in the tray {off * 1e3:.0f} mm from where it can be grasped",
             )
 
     def _watch(self) -> None:
         if self._cancelled():
-            raise ResetFailed(Fault.CANCELLED, "the reset was withdrawn")
+            raise StepFailed(Fault.CANCELLED, "the reset was withdrawn")
         reason = self._devices.safety.stopped()
         if reason:
-            raise ResetFailed(Fault.STOPPED, reason)
+            raise StepFailed(Fault.STOPPED, reason)
 
     def _around(self) -> Surroundings:
         """Where the hand is, or, near enough, is told to be: then motions can be used again."""
@@ -262,46 +260,18 @@ class BallReset:
             self._receive if near else measured, self._devices.gripper.width_m(), self._lifted
         )
 
-    def _planned(self, plan: Callable[[], Trajectory | None]) -> Trajectory | None:
-        try:
-            return plan()
-        except MotionError as error:
-            raise ResetFailed(Fault.NO_PATH, f"{type(error).__name__}: {error}") from error
-
     def _go(self, goal: str) -> None:
         arm = self._devices.arm
-        motion = self._planned(lambda: self._moves.to(goal, arm.position(), self._around()))
-        assert motion is not None
-        self._follow(motion)
+        self._follow(planned(lambda: self._moves.to(goal, arm.position(), self._around())))
 
     def _line(self, goal: Pose, speed: float) -> None:
         arm = self._devices.arm
-        motion = self._planned(
-            lambda: self._moves.line(goal, arm.position(), self._around(), speed)
-        )
-        assert motion is not None
-        self._follow(motion)
+        self._follow(planned(lambda: self._moves.line(goal, arm.position(), self._around(), speed)))
 
     def _follow(self, motion: Trajectory) -> None:
         """Carry a motion out; a ball that is lost on the way ends it."""
-        arm, clock = self._devices.arm, self._devices.clock
-        latest_s = clock.now_s() + motion.duration + self.settings.move.overtime_s
-        arm.follow(motion)
-
-        def is_over() -> bool:
-            if clock.now_s() > latest_s:
-                raise ResetFailed(
-                    Fault.ARM_FAILED, f"not there {self.settings.move.overtime_s:g} s late"
-                )
-            return arm.course() is not Course.ACTIVE
-
-        try:
-            self._run.until(is_over, self._mind)
-        except ResetFailed:
-            arm.cancel()
-            raise
-        if arm.course() is not Course.DONE:
-            raise ResetFailed(Fault.ARM_FAILED, arm.detail)
+        overtime_s = self.settings.move.overtime_s
+        follow(self._run, self._devices.arm, motion, overtime_s, self._mind)
 
     def _mind(self) -> None:
         """Lead the hand on, and see that what is held stays held."""
@@ -309,16 +279,14 @@ class BallReset:
         if self._holds and not self._feels_ball():
             width = self._width_mm()
             self._holds = self._lifted = False
-            raise ResetFailed(Fault.BALL_SLIPPED, f"the gripper is at {width} with a ball in it")
+            raise StepFailed(Fault.BALL_SLIPPED, f"the gripper is at {width} with a ball in it")
 
     def _grip(self, width_m: float, effort_n: float, wait: bool = True) -> None:
         gripper = self._devices.gripper
-        gripper.move(width_m, effort_n)
-        if not wait:
-            return
-        self._run.until(lambda: gripper.course() is not Course.ACTIVE, self._lead_hand)
-        if gripper.course() is not Course.DONE:
-            raise ResetFailed(Fault.GRIPPER_FAILED, gripper.detail)
+        if wait:
+            grip(self._run, gripper, width_m, effort_n, self._lead_hand)
+        else:
+            gripper.move(width_m, effort_n)
 
     def _feels_ball(self) -> bool:
         off = abs(self._devices.gripper.width_m() - self.settings.held_width_m)

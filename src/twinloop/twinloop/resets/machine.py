@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from twinloop.resets.devices import Clock
-from twinloop.resets.faults import Fault, ResetFailed
+from twinloop.resets.faults import Fault, StepFailed
 
 DONE = "done"
-_FINAL = (Fault.CANCELLED, Fault.STOPPED)  # whoever stops a reset means it
+_FINAL = (Fault.CANCELLED, Fault.STOPPED)  # whoever stops a task means it
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class State:
         run: does its work; returns the name of the next state, or `DONE`.
         timeout_s: after which it has failed.
         fault: the name of that failure.
-        percent: of the reset that is done when it begins.
+        percent: of the task that is done when it begins; where it goes in rounds, of a round.
         again: state that a failure with retries left leads to.
     """
 
@@ -38,7 +38,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a reset ended.
+    """How a task ended.
 
     Attributes:
         fault: None where it succeeded.
@@ -66,7 +66,7 @@ class Run:
     Args:
         clock: tells and passes time.
         poll_s: between two looks at what is waited for.
-        watch: called at each of them; raises `ResetFailed` where the reset cannot go on.
+        watch: called at each of them; raises `StepFailed` where the task cannot go on.
         tell: is told each state's name and percent when it begins.
     """
 
@@ -78,14 +78,23 @@ class Run:
     _timeout: State | None = None
     _deadline_s: float = float("inf")
     _failures: list[tuple[str, Fault]] = field(default_factory=list)
+    _forgiven: int = 0
     _times: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def through(
-        self, states: Mapping[str, State], start: str, retries: Mapping[str, int]
+        self,
+        states: Mapping[str, State],
+        start: str,
+        retries: Mapping[str, int],
+        done: str = "both balls are in the palm",
     ) -> Outcome:
-        """Go from state to state until `DONE` or a failure that has no retries left."""
+        """Go from state to state until `DONE` or a failure that has no retries left.
+
+        Args:
+            done: the message of a success.
+        """
         began_s = self.clock.now_s()
-        name, fault, message = start, None, "both balls are in the palm"
+        name, fault, message = start, None, done
         while name != DONE:
             state = states[name]
             since_s = self.clock.now_s()
@@ -93,10 +102,12 @@ class Run:
             self._deadline_s = since_s + state.timeout_s
             self.tell(name, state.percent)
             try:
+                self.watch()  # a state's first command is not given to who was just stopped
                 name = state.run()
-            except ResetFailed as failure:
+            except StepFailed as failure:
                 self._failures.append((name, failure.fault))
-                many = sum(one == failure.fault for _, one in self._failures)
+                counted = self._failures[self._forgiven :]
+                many = sum(one == failure.fault for _, one in counted)
                 if failure.fault in _FINAL or many > retries.get(failure.fault.value, 0):
                     fault, message = failure.fault, f"{name}: {failure}"
                     break
@@ -107,11 +118,15 @@ class Run:
         seconds = self.clock.now_s() - began_s
         return Outcome(fault, message, seconds, tuple(self._failures), dict(self._times))
 
+    def forgive(self) -> None:
+        """Count retries anew: something was achieved."""
+        self._forgiven = len(self._failures)
+
     def until(self, reached: Callable[[], bool], every: Callable[[], None] | None = None) -> None:
         """Wait until something holds; `every` is called at each look before.
 
         Raises:
-            ResetFailed: by the watch, or the state's time is over.
+            StepFailed: by the watch, or the state's time is over.
         """
         while True:
             self.watch()
@@ -121,7 +136,7 @@ class Run:
                 return
             state = self._timeout
             if state is not None and self.clock.now_s() > self._deadline_s:
-                raise ResetFailed(state.fault, f"took longer than {state.timeout_s:g} s")
+                raise StepFailed(state.fault, f"took longer than {state.timeout_s:g} s")
             self.clock.wait(self.poll_s)
 
     def pause(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from twinloop.perception.tray import TrayOutcome, TraySight
 from twinloop.resets.devices import Devices, PalmSight
-from twinloop.resets.faults import Fault, ResetFailed
+from twinloop.resets.faults import Fault, StepFailed
 from twinloop.resets.machine import Run
 from twinloop.resets.settings import ResetSettings
 
@@ -56,7 +56,7 @@ class Sights:
         After `settle_s` it returns those that are.
 
         Raises:
-            ResetFailed: one of the cameras shows nothing.
+            StepFailed: one of the cameras shows nothing.
         """
         clock, look = self._devices.clock, self._settings.look
         began_s = clock.now_s()
@@ -79,7 +79,7 @@ class Sights:
         """Return the balls [3], m, palm frame, that lie in the palm in several sights in a row.
 
         Raises:
-            ResetFailed: nothing came for that long.
+            StepFailed: nothing came for that long.
         """
         clock, look = self._devices.clock, self._settings.look
         lower, upper = np.array(look.palm_lower), np.array(look.palm_upper)
@@ -95,20 +95,20 @@ class Sights:
         return tuple(position[np.all(inside, axis=0)])
 
     def _palm_sight(self, after_s: float, patience_s: float) -> PalmSight:
-        """Return the first sight of the palm after a time; raises ResetFailed for none."""
+        """Return the first sight of the palm after a time; raises StepFailed for none."""
         clock, palm = self._devices.clock, self._devices.palm
         latest_s = clock.now_s() + patience_s
         self._run.until(lambda: palm.look(after_s) is not None or clock.now_s() > latest_s)
         sight = palm.look(after_s)
         if sight is None:
-            raise ResetFailed(Fault.PALM_UNSEEN, f"no tracked balls for {patience_s:g} s")
+            raise StepFailed(Fault.PALM_UNSEEN, f"no tracked balls for {patience_s:g} s")
         return sight
 
     def _tray(self, after_s: float) -> TraySight:
         """Return the first sight of the tray after a time.
 
         Raises:
-            ResetFailed: there is none, or the tray cannot be seen in it.
+            StepFailed: there is none, or the tray cannot be seen in it.
         """
         clock, look = self._devices.clock, self._settings.look
         since_s = clock.now_s()
@@ -126,7 +126,7 @@ class Sights:
         sight = self._devices.tray.look(after_s)
         if sight is None or sight.outcome is TrayOutcome.BLOCKED:
             why = "something blocks its view" if outcome else "no image came"
-            raise ResetFailed(Fault.TRAY_UNSEEN, f"the tray camera: {why} for {look.unseen_s:g} s")
+            raise StepFailed(Fault.TRAY_UNSEEN, f"the tray camera: {why} for {look.unseen_s:g} s")
         return sight
 
     def _at_rest(self, before: TraySight, now: TraySight) -> tuple[Array, ...]:
