@@ -49,9 +49,10 @@ class OmplPlanner(ArmPlanner):
         execute: Callable[[Trajectory], bool] | None = None,
         side: str = "right",
         seed: int = 0,
+        cell: str = "hand",
     ) -> None:
-        super().__init__(current, execute, side)
-        self.world = World(self.semantics, side)
+        super().__init__(current, execute, side, cell)
+        self.world = World(self.semantics, side, cell)
         self._rng = np.random.default_rng(seed)
 
     def set_scene(self, scene: Scene) -> None:

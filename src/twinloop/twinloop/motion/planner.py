@@ -90,6 +90,7 @@ class ArmPlanner(ABC):
         current: returns the arm's joint positions [7], rad.
         execute: sends a trajectory to the arm's controller and waits; whether it came to its end.
         side: of the hand.
+        cell: that the arm stands in, `hand` or `bins`.
     """
 
     name: str
@@ -99,9 +100,11 @@ class ArmPlanner(ABC):
         current: Callable[[], ArrayLike] | None = None,
         execute: Callable[[Trajectory], bool] | None = None,
         side: str = "right",
+        cell: str = "hand",
     ) -> None:
         self.side = side
-        self.semantics = semantics(side)
+        self.cell = cell
+        self.semantics = semantics(side, cell)
         self.limits: Limits = arm_limits()
         self._current = current
         self._execute = execute

@@ -65,18 +65,18 @@ class Limits:
         )
 
 
-@lru_cache(maxsize=2)
-def srdf(side: str = "right") -> str:
-    """Return the cell's SRDF; raises ValueError for an unknown side."""
+@lru_cache(maxsize=4)
+def srdf(side: str = "right", cell: str = "hand") -> str:
+    """Return the SRDF of a cell, `hand` or `bins`; raises ValueError for an unknown side."""
     prefix = joint_prefix(side)
-    text = share("config", "moveit", "twinloop_cell.srdf").read_text()
-    return text.replace('"rh_', f'"{prefix}')
+    name = "twinloop_cell.srdf" if cell == "hand" else f"twinloop_{cell}.srdf"
+    return share("config", "moveit", name).read_text().replace('"rh_', f'"{prefix}')
 
 
-@lru_cache(maxsize=2)
-def semantics(side: str = "right") -> Semantics:
-    """Read the cell's SRDF; raises ValueError as `read_semantics` does."""
-    return read_semantics(srdf(side))
+@lru_cache(maxsize=4)
+def semantics(side: str = "right", cell: str = "hand") -> Semantics:
+    """Read a cell's SRDF; raises ValueError as `read_semantics` does."""
+    return read_semantics(srdf(side, cell))
 
 
 def read_semantics(text: str) -> Semantics:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from twinloop.motion.planner import Pose, Scene
 from twinloop.motion.semantics import TOOL, Semantics
-from twinloop.robots.description import cell_urdf, joint_prefix
+from twinloop.robots.description import arm_cell_urdf, joint_prefix
 from twinloop.robots.hand24 import HAND24
 from twinloop.robots.panda import FINGER_JOINTS, PANDA
 
@@ -42,14 +42,15 @@ class World:
     Args:
         semantics: which links may touch.
         side: of the hand.
+        cell: that the arm stands in, `hand` or `bins`, where there is no hand.
     """
 
-    def __init__(self, semantics: Semantics, side: str = "right") -> None:
+    def __init__(self, semantics: Semantics, side: str = "right", cell: str = "hand") -> None:
         self._semantics = semantics
         self._prefix = joint_prefix(side)
         # Capsules are no plain URDF: shapes are read from the one text, joints from the other.
-        self._whole = pin.buildModelFromXML(cell_urdf(side, capsules=False))
-        self._shapes = _shapes(self._whole, cell_urdf(side))
+        self._whole = pin.buildModelFromXML(arm_cell_urdf(cell, side, capsules=False))
+        self._shapes = _shapes(self._whole, arm_cell_urdf(cell, side))
         self.arrange(Scene())
 
     def arrange(self, scene: Scene) -> None:
@@ -57,7 +58,10 @@ class World:
         posture = pin.neutral(self._whole)
         names = [self._prefix + name[3:] for name in HAND24.joint_names]
         fingers = [(name, scene.finger_m) for name in FINGER_JOINTS]
-        for name, value in [*zip(names, scene.hand, strict=True), *fingers]:
+        placed = [*zip(names, scene.hand, strict=True), *fingers]
+        for name, value in placed:
+            if not self._whole.existJointName(name):
+                continue  # a cell without a hand
             posture[self._whole.joints[self._whole.getJointId(name)].idx_q] = value
         locked = [
             index

@@ -13,6 +13,7 @@ from twinloop.robots.hand24 import HAND24
 
 _XACRO = threading.Lock()  # it keeps stacks of its own, one for all threads
 SIDES = {"right": "rh_", "left": "lh_"}
+ARM_CELLS = ("hand", "bins")
 
 
 def joint_prefix(side: str) -> str:
@@ -55,6 +56,26 @@ def cell_urdf(side: str = "right", capsules: bool = True) -> str:
         ValueError: an unknown side.
     """
     return _compiled("cell", side, capsules)
+
+
+@lru_cache(maxsize=2)
+def bins_urdf(capsules: bool = True) -> str:
+    """Return the URDF of the arm between two bins; the argument as above."""
+    return _compiled("bins", "right", capsules)
+
+
+def arm_cell_urdf(cell: str, side: str = "right", capsules: bool = True) -> str:
+    """Return the URDF of a cell that the arm works in.
+
+    Args:
+        cell: `hand`, the one with the hand of a `side`, or `bins`.
+
+    Raises:
+        ValueError: an unknown cell or side.
+    """
+    if cell not in ARM_CELLS:
+        raise ValueError(f"the arm's cell must be one of {ARM_CELLS}, got {cell!r}")
+    return cell_urdf(side, capsules) if cell == "hand" else bins_urdf(capsules)
 
 
 def _compiled(name: str, side: str, capsules: bool) -> str:
