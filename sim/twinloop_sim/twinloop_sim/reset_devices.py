@@ -28,6 +28,7 @@ from twinloop.resets.baoding import BallReset
 from twinloop.resets.devices import Course, Devices, PalmSight
 from twinloop.resets.machine import Outcome
 
+from twinloop_sim.arm import Arm
 from twinloop_sim.camera_tracker import CameraSettings, CameraTracker
 from twinloop_sim.cameras import Sensor, draw_appearance, open_eyes
 from twinloop_sim.cell import Cell
@@ -110,10 +111,17 @@ class CellHand:
         self.goal = self._cell.limit(posture, self.goal)
 
 
+class WithArms(Protocol):
+    """A cell, as far as its arm goes; the first one counts."""
+
+    @property
+    def arms(self) -> tuple[Arm, ...]: ...
+
+
 class CellArm:
     """See `twinloop.resets.devices.Arm`."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: WithArms) -> None:
         self._cell = cell
         self.detail = ""
         self._refused = False
@@ -146,7 +154,7 @@ class CellArm:
 class CellGripper:
     """See `twinloop.resets.devices.Gripper`."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: WithArms) -> None:
         self._cell = cell
         self.detail = ""
 

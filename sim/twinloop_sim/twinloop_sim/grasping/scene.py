@@ -60,12 +60,7 @@ class Scene:
 
     def clear(self, has_bin: bool) -> None:
         """Begin anew, without objects."""
-        client = self.client
-        client.resetSimulation()
-        client.setGravity(0.0, 0.0, -9.81)
-        client.setTimeStep(STEP_S)
-        client.setPhysicsEngineParameter(numSolverIterations=60, deterministicOverlappingPairs=1)
-        self.items, self.has_bin = {}, has_bin
+        self._begin(has_bin)
         self._fixed = [self._block((0.8, 0.8, 0.05), (0.0, 0.0, -0.05))]
         if has_bin:
             x, y = BIN_M[0] / 2 + WALL_M / 2, BIN_M[1] / 2 + WALL_M / 2
@@ -73,6 +68,15 @@ class Scene:
             for side in (-1, 1):
                 self._fixed.append(self._block((half, y + half, z), (side * x, 0.0, z)))
                 self._fixed.append(self._block((x + half, half, z), (0.0, side * y, z)))
+
+    def _begin(self, has_bin: bool) -> None:
+        """Make the world empty."""
+        client = self.client
+        client.resetSimulation()
+        client.setGravity(0.0, 0.0, -9.81)
+        client.setTimeStep(STEP_S)
+        client.setPhysicsEngineParameter(numSolverIterations=60, deterministicOverlappingPairs=1)
+        self.items, self.has_bin = {}, has_bin
 
     def drop(self, names: Sequence[str], rng: np.random.Generator, spread: float = 0.5) -> None:
         """Drop objects one after the other, and wait until they lie still.
