@@ -52,20 +52,11 @@ class LinkGeometry(nn.Module):
         chains, depth = len(config.joint_index), len(config.joint_index[0])
         links = len(config.link_joint)
         self._depth, self._chains = depth, chains
-        at_depth = [
-            [link for link, (_, d) in enumerate(config.link_joint) if d == at]
-            for at in range(depth)
-        ]
-        self._has_links = [bool(here) for here in at_depth]
         # Beside the lengths, so that no plan has to copy them to the device.
         index = {
             "_joints": torch.tensor(config.joint_index).clamp(min=0).T.flatten(),
-            "_order": torch.tensor([i for level in at_depth for i in level]).argsort(),
+            "_movers": torch.tensor([d * chains + chain for chain, d in config.link_joint]),
         }
-        for d, here in enumerate(at_depth):
-            index[f"_links_{d}"] = torch.tensor(here, dtype=torch.long)
-            chains_here = [config.link_joint[link][0] for link in here]
-            index[f"_chains_{d}"] = torch.tensor(chains_here, dtype=torch.long)
         for name, value in index.items():
             self.register_buffer(name, value, persistent=False)
         self.register_buffer("constant", torch.zeros(depth, chains, 3, 3, 1))
@@ -81,7 +72,7 @@ class LinkGeometry(nn.Module):
             self._fill(table)
 
     _joints: Tensor
-    _order: Tensor
+    _movers: Tensor
     constant: Tensor
     sine: Tensor
     cosine: Tensor
@@ -123,19 +114,17 @@ class LinkGeometry(nn.Module):
         local = torch.addcmul(local, torch.cos(angle), self.cosine)  # [D, C, 3, 3, B]
         turn = local[0]
         place = self.translation[0, :, 0].expand(-1, -1, len(joints))  # [C, 3, B]
-        centers, halves = [], []
-        for d in range(self._depth):
-            if d:
-                place = place + (turn * self.translation[d]).sum(2)
-                turn = (turn[:, :, :, None] * local[d][:, None]).sum(2)
-            if self._has_links[d]:
-                here, chain = getattr(self, f"_links_{d}"), getattr(self, f"_chains_{d}")
-                turned = turn[chain]
-                centers.append(place[chain] + (turned * self.link_center[here]).sum(2))
-                halves.append((turned * self.link_half[here]).sum(2))
-        center = torch.cat(centers)[self._order].transpose(0, 1)
-        half = torch.cat(halves)[self._order].transpose(0, 1)
-        return center.contiguous(), half.contiguous()
+        turns, places = [turn], [place]
+        for d in range(1, self._depth):
+            place = place + (turn * self.translation[d]).sum(2)
+            turn = (turn[:, :, :, None] * local[d][:, None]).sum(2)
+            turns.append(turn)
+            places.append(place)
+        # All links at once: many small operations cost as much as they are many.
+        turned = torch.cat(turns)[self._movers]  # [L, 3, 3, B]
+        center = torch.cat(places)[self._movers] + (turned * self.link_center).sum(2)
+        half = (turned * self.link_half).sum(2)
+        return center.transpose(0, 1).contiguous(), half.transpose(0, 1).contiguous()
 
     def gaps(self, balls: Tensor, links: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return distances from ball centres to surfaces, and unit vectors from surface to ball.

@@ -118,12 +118,19 @@ class SharedMPPI(MPPI):
 
         noise = self._noise[:, 0, :_TRIED] * (self.sigma * self._deviation[:_TRIED])
         tried = self._reachable(previous, (pilot[:, None] + noise)[None])
-        scores = rate(tried[0])
-        mean = weighted_plan(scores, tried, self.config.kappa)[0]
-        ways = torch.cat([_line(pilot, mean, _TO_MEAN), _line(pilot, best, _TO_AUTONOMY)], 1)
-        value = rate(ways).value
+        ways = _line(pilot, best, _TO_AUTONOMY)
+        # Together: a rollout costs little by the number of its rows.
+        scores = rate(torch.cat([tried[0], ways], 1))
+        count = tried.shape[2]
         loss = (1.0 - self.alpha) / (self.alpha * self.config.kappa)
-        bound = value[:, -1:] - loss
+        bound = scores.value[:, -1:] - loss
+        value = scores.value[:, count:]
+        if not bool((value[:, 0] >= bound[:, 0]).all()):  # else all pilots have their way
+            about = Scores(scores.value[:, :count], scores.spread[:, :count])
+            mean = weighted_plan(about, tried, self.config.kappa)[0]
+            to_mean = _line(pilot, mean, _TO_MEAN)[:, 1:]
+            ways = torch.cat([ways[:, :1], to_mean, ways[:, 1:]], 1)
+            value = torch.cat([value[:, :1], rate(to_mean).value, value[:, 1:]], 1)
         away = torch.linalg.vector_norm(ways - pilot[:, None], dim=-1)
         # Where autonomy's value is not finite nothing can be compared with it, and it is done.
         is_worthy = (value >= bound) & bound.isfinite()
