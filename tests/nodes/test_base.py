@@ -24,6 +24,7 @@ from twinloop.nodes import qos
 
 DOMAIN = str(take_domain())
 FAULTY = """
+import time
 from std_msgs.msg import Bool
 from twinloop.nodes import qos
 from twinloop.nodes.base import Node, run
@@ -31,6 +32,7 @@ from twinloop.nodes.base import Node, run
 class Faulty(Node):
     def configure(self):
         self.create_subscription(Bool, "step", self.guarded(self.step), qos.HEARTBEAT)
+        self.create_subscription(Bool, "flood", lambda _: time.sleep(0.05), qos.SENSOR)
     def step(self, message):
         if message.data:
             raise ZeroDivisionError("in a control step")
@@ -47,14 +49,17 @@ class Watcher:
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(self.node)
         self.last: DiagnosticStatus | None = None
+        self.beats = 0
         self.node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_beat, qos.DIAGNOSTICS
         )
         self.step = self.node.create_publisher(Bool, "step", qos.HEARTBEAT)
+        self.flood = self.node.create_publisher(Bool, "flood", qos.SENSOR)
         self.change = self.node.create_client(ChangeState, "/faulty/change_state")
 
     def _on_beat(self, array: DiagnosticArray) -> None:
         self.last = array.status[0]
+        self.beats += 1
 
     def state(self) -> str:
         if self.last is None:
@@ -116,6 +121,19 @@ def test_an_odd_lifecycle_request_does_not_end_the_node(
     watcher.last = None
     assert watcher.until(lambda: watcher.state() == "active")
     assert process.poll() is None
+
+
+def test_a_node_with_more_messages_than_it_can_take_still_beats(
+    faulty: tuple[Watcher, subprocess.Popen[bytes]],
+) -> None:
+    watcher, _ = faulty
+    assert watcher.until(lambda: watcher.flood.get_subscription_count() == 1)
+    for seconds in (0.5, 4.0):  # the first, until it is behind
+        watcher.beats, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            watcher.flood.publish(Bool())
+            watcher.executor.spin_once(timeout_sec=0.01)
+    assert watcher.beats >= 3
 
 
 def test_a_clean_end_says_goodbye(faulty: tuple[Watcher, subprocess.Popen[bytes]]) -> None:
