@@ -463,3 +463,50 @@ def test_unusable_settings_are_refused_by_name() -> None:
         GuardSettings(lease_s=0.01)
     with pytest.raises(ValueError, match="joint_speed"):
         GuardSettings(joint_speed=float("nan"))
+
+
+def test_a_source_that_asks_for_a_hold_is_braked_at_once_and_may_go_on() -> None:
+    bench = Bench()
+    for k in range(1, 4):
+        bench.send(moved(k * STEP_RAD))
+        bench.tick(10)
+    assert bench.guard.submit_hold("other", bench.now_ns, bench.steady_s).refusal is Refusal.FOREIGN
+    assert bench.guard.submit_hold("", bench.now_ns, bench.steady_s).refusal is Refusal.UNNAMED
+    assert bench.guard.state is GuardState.ACTIVE
+    bench.guard.take_changes()
+    verdict = bench.guard.submit_hold("planner", bench.now_ns, bench.steady_s)
+    assert verdict.is_accepted
+    assert bench.guard.state is GuardState.HOLDING
+    (change,) = bench.guard.take_changes()
+    rest = bench.tick(8)
+    # The last command was not in force yet.
+    np.testing.assert_array_equal(rest[3:], np.tile(change.goal, (5, 1)))
+    assert bench.send(change.goal + 0.01).is_accepted
+    assert bench.guard.state is GuardState.ACTIVE
+
+
+def test_a_hold_that_is_asked_for_while_held_tells_the_goal_again() -> None:
+    bench = Bench()
+    bench.tick(2)
+    bench.guard.take_changes()
+    assert bench.guard.submit_hold("planner", bench.now_ns, bench.steady_s).is_accepted
+    (change,) = bench.guard.take_changes()
+    np.testing.assert_array_equal(change.goal, MIDDLE)
+    bench.guard.stop("fault", bench.now_ns)
+    bench.guard.submit_hold("planner", bench.now_ns, bench.steady_s)
+    assert bench.guard.state is GuardState.STOPPED
+
+
+def test_a_command_in_the_midst_of_braking_begins_from_rest() -> None:
+    bench = Bench()
+    motion = [MIDDLE] * 3
+    for k in range(1, 4):
+        bench.send(moved(k * STEP_RAD))
+        motion.extend(bench.tick(10))
+    motion.extend(bench.tick(6))
+    bench.guard.submit_hold("planner", bench.now_ns, bench.steady_s)
+    motion.extend(bench.tick(1))
+    assert bench.send(bench.guard.goal - STEP_RAD, stamp_ns=bench.now_ns).is_accepted
+    motion.extend(bench.tick(30))
+    for order, limit in enumerate((HAND24.velocity, HAND24.acceleration, HAND24.jerk), start=1):
+        assert (np.abs(np.diff(motion, order, axis=0)) <= limit * 0.01**order + 1e-12).all()

@@ -265,6 +265,10 @@ class TwinNode(Node):
         guarded = self._guarded
         assert guarded is not None
         now_s = time.monotonic()
+        if not message.points:
+            guarded.guard.submit_hold(message.header.frame_id, guarded.now_ns, now_s)
+            self._outputs.report(now_s)
+            return
         if len(message.points) != 1:
             guarded.guard.refuse(Refusal.POINTS, f"{len(message.points)} points, expected 1")
             return

@@ -58,6 +58,12 @@ class GuardAccess:
                 names, positions, stamp_ns, source, self._ros_now(), self._steady_now()
             )
 
+    def submit_hold(self, source: str) -> None:
+        """Let a source come to rest; see `CommandGuard.submit_hold`."""
+        with self.lock:
+            if self.guard is not None:
+                self.guard.submit_hold(source, self._ros_now(), self._steady_now())
+
     def emergency_stop(self, is_pressed: bool) -> None:
         """Take one heartbeat of the emergency stop."""
         with self.lock:

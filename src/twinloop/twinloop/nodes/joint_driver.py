@@ -328,6 +328,10 @@ class JointDriverNode(Node):
         loop = self._loop
         if loop is None or loop.guard is None or not self.is_active:
             return
+        if not message.points:
+            loop.submit_hold(message.header.frame_id)
+            self._look()
+            return
         if len(message.points) != 1:
             with loop.lock:
                 loop.guard.refuse(Refusal.POINTS, f"{len(message.points)} points, expected 1")

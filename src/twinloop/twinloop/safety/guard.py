@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twinloop.robots.base import Robot
+from twinloop.safety.braking import braking
 from twinloop.safety.limits import limit_goal
 from twinloop.safety.ramp import Ramp
 from twinloop.safety.stamps import Freshness, StampJudge
@@ -40,9 +41,10 @@ class CommandGuard:
     limits and to one step's change from the last goal; the joints then follow a `Ramp`, so
     velocity, acceleration and jerk are limited whatever the commands were.
 
-    Silence of the source ends in a hold, from which its next command goes on. The emergency stop
-    latches: only `rearm`, after the release, ends it. ROS time (ns) dates commands; steady time (s)
-    drives every watchdog.
+    Silence of the source ends in a hold, as its own wish does, from which its next command goes
+    on. A hold brakes as hard as the limits allow (`braking`). The emergency stop latches: only
+    `rearm`, after the release, ends it. ROS time (ns) dates commands; steady time (s) drives every
+    watchdog.
 
     Args:
         robot: joints, order and limits.
@@ -74,6 +76,8 @@ class CommandGuard:
         self._changes: list[GoalChange] = []
         self._repeat_ticks = max(1, round(settings.period_s / settings.tick_s))
         self._goal: Array
+        self._trail: Array  # the last three positions [3, J], newest last
+        self._braking: list[Array]  # positions on the way to rest
         self._pending: Array | None = None
         self._pending_ticks = 0
         self._ticks_held = 0
@@ -163,6 +167,25 @@ class CommandGuard:
         self.last_refusal = f"{refusal}: {detail}"
         return Verdict(None, refusal, self.last_refusal)
 
+    def submit_hold(self, source: str, now_ns: int, steady_s: float) -> Verdict:
+        """Let the source come to rest at once: a command without a point.
+
+        It needs no stamp, since late is as good as never for a stop that was wanted before. The
+        goal in force is told in any case, see `take_changes`.
+
+        Args: as those of `submit`.
+        """
+        self._observe(now_ns, steady_s)
+        if not source:
+            return self.refuse(Refusal.UNNAMED, "name the source in header.frame_id")
+        if source != self.source and self.source and not self._lease.is_expired(steady_s):
+            return self.refuse(Refusal.FOREIGN, f"{source!r} commands, {self.source!r} has it")
+        if self.state is GuardState.ACTIVE:
+            self.hold(f"{source!r} holds", now_ns)
+        else:
+            self._report(now_ns)
+        return Verdict(self._goal.copy(), None, self.reason)
+
     def tick(self, now_ns: int, steady_s: float) -> Array:
         """Advance one tick; returns the positions to apply, [J] rad, inside the limits.
 
@@ -177,8 +200,8 @@ class CommandGuard:
             else:
                 self._pending_ticks -= 1
         if self.state is not GuardState.EMERGENCY_STOP:
-            moved = self._ramp.step(self._target)
-            self._applied = np.minimum(np.maximum(moved, self.robot.lower), self.robot.upper)
+            moved = self._braking.pop(0) if self._braking else self._ramp.step(self._target)
+            self._move(np.minimum(np.maximum(moved, self.robot.lower), self.robot.upper))
         if self.state is not GuardState.ACTIVE:
             self._repeat(now_ns)
         return self._applied.copy()
@@ -327,6 +350,8 @@ class CommandGuard:
             )
         inside = np.minimum(np.maximum(position, self.robot.lower), self.robot.upper)
         self._ramp.reset(inside)
+        self._trail = np.tile(inside, (3, 1))
+        self._braking = []
         self._applied = self._target = self._goal = inside
         self._pending = None
         self._ticks_held = 0
@@ -338,9 +363,17 @@ class CommandGuard:
         self.reason = reason
         self._report(now_ns)
 
+    def _move(self, applied: Array) -> None:
+        self._applied = applied
+        self._trail[:2], self._trail[2] = self._trail[1:], applied
+
     def _settle(self, now_ns: int) -> None:
+        robot = self.robot
+        stop = braking(self._trail, robot.acceleration, robot.jerk, self.settings.tick_s)
+        self._braking = list(np.minimum(np.maximum(stop, robot.lower), robot.upper))
         self._pending = None
-        self._target = self._goal = self._ramp.stopping_goal
+        self._target = self._goal = self._braking[-1] if self._braking else self._applied
+        self._ramp.reset(self._target)
         self._ticks_held = 0
         self._report(now_ns)
 
