@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +16,7 @@ from sensor_msgs.msg import Joy
 from trajectory_msgs.msg import JointTrajectory
 from twin_station import NAMES, PERIOD_NS, START_S, Station, command
 from twinloop.nodes import qos
+from twinloop.paths import share
 from twinloop.teleop.settings import load_settings
 
 from twinloop_interfaces.msg import ControlStatus, PilotInput, PilotStatus
@@ -22,8 +27,22 @@ AUTONOMY_STEP = 0.15  # rad, what a planner may do in a step
 _JOY_S = 0.02
 
 
+def patient_config(folder: Path) -> Path:
+    """Return a file with the longest patience that there is: a busy machine plays the pilot."""
+    text = share("config", "teleop", "cell.yaml").read_text()
+    changed, count = re.subn(r"(?m)^timeout_s: \S+", "timeout_s: 0.1", text)
+    assert count == 1
+    path = folder / "cell.yaml"
+    path.write_text(changed)
+    return path
+
+
 class PilotedStation(Station):
     """A station that plays planner and joystick to `steering` and `teleop`.
+
+    Args:
+        is_prompt: a pilot's silence counts as soon as it does on a robot.
+        parameters: of the twin.
 
     Attributes:
         wanted: where the planner leads the hand [24], rad; None: it is silent.
@@ -31,9 +50,11 @@ class PilotedStation(Station):
         pressed: its buttons.
         joy_speaks: whether it says anything at all.
         control: who commanded, in order.
+        said_ns: when the joystick, and when teleop, spoke last, steady.
+        clock_ns: what the twin's stamps are ahead of the steady clock, by the quickest delivery.
     """
 
-    def __init__(self, steering: dict[str, Any] | None = None, **parameters: Any) -> None:
+    def __init__(self, is_prompt: bool = False, **parameters: Any) -> None:
         self.wanted: np.ndarray | None = None
         self.axes: dict[int, float] = {}
         self.pressed: set[int] = set()
@@ -41,6 +62,8 @@ class PilotedStation(Station):
         self.control: list[ControlStatus] = []
         self.pilot: list[PilotStatus] = []
         self.planned: list[tuple[int, np.ndarray]] = []
+        self.said_ns = {"joy": 0, "teleop": 0}
+        self.clock_ns = -(2**63)
         self._planned_ns = 0
         super().__init__(**parameters)
         node = self.node
@@ -51,10 +74,16 @@ class PilotedStation(Station):
             ControlStatus, "control_status", self.control.append, qos.latched()
         )
         node.create_subscription(PilotStatus, "pilot_status", self.pilot.append, qos.latched())
+        node.create_subscription(JointTrajectory, "pilot_command", self._hear_pilot, qos.EVENT)
         node.create_timer(_JOY_S, self._say_joy)
+        self._folder = tempfile.TemporaryDirectory()
+        patience, config = {}, {}
+        if not is_prompt:
+            patience = {"pilot_timeout_s": 0.1}
+            config = {"config": patient_config(Path(self._folder.name))}
         self.nodes: dict[str, subprocess.Popen] = {
-            "steering": self.start("twinloop.nodes.steering", **(steering or {})),
-            "teleop": self.start("twinloop.nodes.teleop", use_sim_time=True),
+            "steering": self.start("twinloop.nodes.steering", **patience),
+            "teleop": self.start("twinloop.nodes.teleop", use_sim_time=True, **config),
         }
         self.spin_until(lambda: self.control and self.pilot, START_S)
         self.spin_until(lambda: self._autonomy.get_subscription_count() > 0, START_S)
@@ -72,6 +101,7 @@ class PilotedStation(Station):
             if process.poll() is None:
                 process.kill()
             process.wait()
+        self._folder.cleanup()
         super().close()
 
     @property
@@ -120,10 +150,15 @@ class PilotedStation(Station):
         )
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._joy.publish(message)
+        self.said_ns["joy"] = time.monotonic_ns()
+
+    def _hear_pilot(self, _message: JointTrajectory) -> None:
+        self.said_ns["teleop"] = time.monotonic_ns()
 
     def _on_joints(self, message: Any) -> None:
         super()._on_joints(message)
         stamp = self.now_ns
+        self.clock_ns = max(self.clock_ns, stamp - time.monotonic_ns())
         if self.wanted is None or not self.record.applied or stamp < self._planned_ns + PERIOD_NS:
             return
         late = stamp - self._planned_ns >= 2 * PERIOD_NS

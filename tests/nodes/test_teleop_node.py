@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arm_station import ArmStation
+from piloted_station import patient_config
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from std_srvs.srv import Trigger
 from twin_station import START_S
 from twinloop.nodes import qos
-from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
 from twinloop.robots.panda import PANDA
 from twinloop.teleop.settings import load_settings
@@ -29,9 +29,7 @@ class Pilot(ArmStation):
 
     def __init__(self, folder: Path) -> None:
         # The longest patience that there is: here a busy machine plays the pilot.
-        text = share("config", "teleop", "cell.yaml").read_text()
-        config = folder / "cell.yaml"
-        config.write_text(text.replace("timeout_s: 0.07", "timeout_s: 0.1"))
+        config = patient_config(folder)
         super().__init__(tracker=False, emergency_stop_timeout_s=10.0)
         self.motions: dict[str, float] = {}
         self.is_held = False

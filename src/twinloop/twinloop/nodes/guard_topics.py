@@ -18,7 +18,7 @@ from twinloop_interfaces.msg import GuardStatus
 
 _STATUS_S = 0.5
 _REFUSAL_S = 0.05  # refusals may come in floods
-_GUARD = "guard"  # source of the goals that the guard sets by itself
+GUARD = "guard"  # source of the goals that the guard sets by itself
 
 
 class GuardTopics:
@@ -59,7 +59,7 @@ class GuardTopics:
     def publish(self, changes: Iterable[GoalChange]) -> None:
         """Publish goals that the guard set by itself."""
         for change in changes:
-            self.accept(change.stamp_ns, _GUARD, change.goal)
+            self.accept(change.stamp_ns, GUARD, change.goal)
 
     def report(self, guard: CommandGuard, now_ns: int, steady_s: float) -> bool:
         """Publish changes of the guard's state at once, refusals soon, counters twice a second.

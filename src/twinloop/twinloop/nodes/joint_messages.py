@@ -53,6 +53,14 @@ def trajectory(names: list[str], stamp_ns: int, source: str, goal: Array) -> Joi
     return message
 
 
+def rest(names: list[str], stamp_ns: int, source: str) -> JointTrajectory:
+    """A command without a point: `source` wants the joints to come to rest at once."""
+    message = JointTrajectory(joint_names=names)
+    message.header.stamp = time_message(stamp_ns)
+    message.header.frame_id = source
+    return message
+
+
 def guard_status(guard: CommandGuard, stamp_ns: int) -> GuardStatus:
     """What a guard says of itself."""
     counters = guard.counters

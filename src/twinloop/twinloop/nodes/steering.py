@@ -22,7 +22,8 @@ from twinloop import contract as contracts
 from twinloop.contract import MalformedMessage, stamp_of
 from twinloop.nodes import qos
 from twinloop.nodes.base import OK, WARN, Health, Node, run
-from twinloop.nodes.joint_messages import nanoseconds, time_message, trajectory
+from twinloop.nodes.guard_topics import GUARD
+from twinloop.nodes.joint_messages import nanoseconds, rest, time_message, trajectory
 from twinloop.nodes.parameters import ParameterSpec
 from twinloop.teleop.arbiter import Arbiter, Order, SteeringSettings, Who
 from twinloop_interfaces.msg import ControlStatus, PilotStatus
@@ -31,7 +32,7 @@ Array = NDArray[np.float64]
 
 AUTONOMY_TOPIC = "autonomy/command"
 PILOT_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-_WATCH_S = 0.01
+_WATCH_S = 0.005
 _NICENESS = -10
 _STALL_S = 0.04  # between two looks: this node was away itself
 _ASK_S = 1.0
@@ -49,7 +50,7 @@ class SteeringNode(Node):
         ),
         ParameterSpec("pilot_speed", 0.8, "Of a pilot's targets at most [rad/s]", 0.01, 3.0),
         ParameterSpec(
-            "pilot_timeout_s", 0.07, "Silence of a pilot that stops the robot [s]", 0.02, 0.1
+            "pilot_timeout_s", 0.05, "Silence of a pilot that stops the robot [s]", 0.02, 0.1
         ),
         ParameterSpec(
             "wait_s", 0.0, "A step's autonomous command is waited for so long [s]", 0.0, 60.0
@@ -79,7 +80,6 @@ class SteeringNode(Node):
                 lower=np.array(action.lower),
                 upper=np.array(action.upper),
                 period_s=contract.period_s,
-                delay_s=action.delay_s,
                 pilot_speed=min(self.param("pilot_speed"), action.rate),
                 pilot_timeout_s=self.param("pilot_timeout_s"),
                 wait_s=self.param("wait_s"),
@@ -177,7 +177,7 @@ class SteeringNode(Node):
     def _on_applied(self, message: JointTrajectory) -> None:
         read = self._read(message)
         if self._arbiter is not None and read is not None and np.isfinite(read[1]).all():
-            self._arbiter.applied(read[1])
+            self._arbiter.applied(read[1], message.header.frame_id == GUARD)
 
     def _on_joints(self, message: JointState) -> None:
         if self._arbiter is None:
@@ -255,7 +255,11 @@ class SteeringNode(Node):
         if order is None or not self.is_active:
             return
         source = self.get_fully_qualified_name()
-        self._command.publish(trajectory(self._names, order.stamp_ns, source, order.goal))
+        self._command.publish(
+            rest(self._names, order.stamp_ns, source)
+            if order.goal is None
+            else trajectory(self._names, order.stamp_ns, source, order.goal)
+        )
 
     def _tell(self) -> None:
         """Publish who commands, where that is new; before the first command of his."""

@@ -40,10 +40,11 @@ JOYSTICK = "joystick"
 _STOPPED = (GuardStatus.STOPPED, GuardStatus.EMERGENCY_STOP)
 _SAID_S = 0.5  # the state is said again so often
 _NICENESS = -10
-_WATCH_S = 0.01
+_WATCH_S = 0.005
 _STALL_S = 0.04
 _AWAY_S = 0.1  # steering has given the pilot up by then
 _STRANGE = "a source without a name"
+_SILENT_S = 1.0  # of a joystick, whose messages come all the time
 
 
 class TeleopNode(Node):
@@ -78,6 +79,7 @@ class TeleopNode(Node):
         self._is_stopped = False
         self._said: tuple[Any, ...] = ()
         self._said_s = 0.0
+        self._joy_s = self._joy_flows_s = float("-inf")
         self._ticked_s = self._looked_s = time.monotonic()
         self._command = self.create_publisher(JointTrajectory, "pilot_command", PILOT_COMMAND)
         self._status = self.create_publisher(PilotStatus, "pilot_status", qos.latched())
@@ -148,14 +150,30 @@ class TeleopNode(Node):
             values["clearance_mm"] = f"{1e3 * self._arm.clearance_m:.0f}"
         if self._pilot.hold is Hold.LOST:
             return Health(WARN, self._pilot.reason, values)
-        complaint = self._complaint or ("" if self._arm is None else self._arm.problem)
+        complaint = (
+            self._complaint
+            or ("" if self._arm is None else self._arm.problem)
+            or self._joystick_problem()
+        )
         if complaint:
             return Health(WARN, complaint, values)
         return Health(OK, self._pilot.reason or "nobody holds the dead-man", values)
 
+    def _joystick_problem(self) -> str:
+        """Say that a joystick is silent; one that never was there is none that is missed."""
+        silent_s = time.monotonic() - self._joy_flows_s
+        if silent_s <= _SILENT_S or not (np.isfinite(silent_s) or self.count_publishers("joy")):
+            return ""
+        since = f" for {silent_s:.0f} s" if np.isfinite(silent_s) else ""
+        return f"no joystick messages{since}: unplugged? It counts as released"
+
     # What is heard.
 
     def _on_joy(self, message: Joy) -> None:
+        now_s = time.monotonic()
+        if now_s - self._joy_s <= _SILENT_S:  # a driver without a device speaks now and then
+            self._joy_flows_s = now_s
+        self._joy_s = now_s
         try:
             wish = self._joy_map.read(message.axes, message.buttons)
         except MalformedJoy as error:

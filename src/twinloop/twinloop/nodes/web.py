@@ -48,7 +48,6 @@ _URDFS = {"hand": hand_urdf, "cell": cell_urdf}
 _NICENESS = 10
 _DISK_S = 2.0
 _MEASURE_S = 1.0
-_PILOT_S = 0.025
 GOALS = ("ccw", "cw", "hold", "move")
 
 
@@ -57,7 +56,7 @@ class WebNode(Node):
 
     parameters = (
         ParameterSpec("task", "baoding", "Task, and contract, that is shown"),
-        ParameterSpec("goals", list(GOALS), "Goals of the task that can be chosen"),
+        ParameterSpec("goals", list(GOALS), "Goals to choose from, until a planner tells its own"),
         ParameterSpec("description", "hand", "What is drawn", choices=tuple(_URDFS)),
         ParameterSpec("port", 8080, "Of the page; the next free one where it is taken", 1, 65535),
         ParameterSpec("control", False, "Let the page steer; without, it only shows"),
@@ -97,9 +96,8 @@ class WebNode(Node):
         settings = None
         if self._actions is not None and self.param("teleop"):
             settings = load_settings(self.param("teleop_config") or None)
-            pilot = self._pilot = WebPilot(self, settings)
-            self._actions.steer_by(pilot)
-            self.create_timer(_PILOT_S, self.guarded(pilot.work), clock=self.steady_clock)
+            self._pilot = WebPilot(self, settings)
+            self._actions.steer_by(self._pilot)
         wanted = self.param("port")
         self._server = LocalServer(wanted, f"twinloop {contract.name}")
         self._page = Page(
@@ -130,6 +128,8 @@ class WebNode(Node):
             self.get_logger().info(told)
 
     def close(self) -> None:
+        if self._pilot is not None:
+            self._pilot.close()
         if self._server is not None:
             self._server.stop()
 

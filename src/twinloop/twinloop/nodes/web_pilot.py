@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 
 from rclpy.lifecycle import LifecycleNode
@@ -16,11 +17,15 @@ from twinloop.teleop.settings import TeleopSettings
 from twinloop_interfaces.msg import PilotInput
 
 SOURCE = "page"
+_PERIOD_S = 0.02
 _SETTLED_S = 0.5  # for which a release is said again: sensor messages may be lost
 
 
 class WebPilot:
     """Says on `pilot_input` what buttons are held, from the first press until they are let go.
+
+    In a thread of its own: what takes the page long to draw must not look as if the pilot were
+    gone. How long a button moves without the browser's word is told by `keyboard` of the settings.
 
     Args:
         node: that the publisher belongs to.
@@ -34,13 +39,29 @@ class WebPilot:
         self._is_known = False  # the device has said that it was released before
         self._quiet_s = 0.0
         self._publisher = node.create_publisher(PilotInput, "pilot_input", qos.SENSOR)
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._speak, name="pilot", daemon=True)
+        self._thread.start()
 
     def press(self, name: str, value: float) -> None:
         """A button is held; from any thread, as often as the page says so."""
         self._asked.put((name, value, time.monotonic()))
 
-    def work(self) -> None:
-        """Say what is held; to be called 40 times a second, in the node's thread."""
+    def close(self) -> None:
+        """Fall silent."""
+        self._ends.set()
+        self._thread.join()
+
+    def _speak(self) -> None:
+        while not self._ends.wait(_PERIOD_S):
+            try:
+                self._say()
+            except Exception:
+                if self._node.context.ok():
+                    raise
+                return  # the process is being ended
+
+    def _say(self) -> None:
         while not self._asked.empty():
             self._held.press(*self._asked.get())
         now_s = time.monotonic()

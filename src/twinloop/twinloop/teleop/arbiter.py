@@ -35,9 +35,10 @@ class SteeringSettings:
     Attributes:
         lower, upper: limits of the joints [J], rad.
         period_s: of the control steps, s.
-        delay_s: from a command's stamp to its first effect, s.
         pilot_speed: of the pilot's targets at most, rad/s.
         pilot_timeout_s: silence of a pilot who holds the dead-man that counts as loss, steady s.
+            With the time to notice, to tell the guard and to brake it makes the 100 ms in which a
+            robot stands whose pilot is gone.
         wait_s: how long after a step is due its autonomous command is waited for: where time
             waits for commands, a planner that is left behind would lose steps; steady s.
         lease_s: silence after which another autonomous source may command, steady s.
@@ -49,9 +50,8 @@ class SteeringSettings:
     lower: Array
     upper: Array
     period_s: float = 0.1
-    delay_s: float = 0.05
     pilot_speed: float = 0.8
-    pilot_timeout_s: float = 0.07
+    pilot_timeout_s: float = 0.05
     wait_s: float = 0.0
     lease_s: float = 0.5
 
@@ -64,10 +64,10 @@ class SteeringSettings:
 
 @dataclass(frozen=True)
 class Order:
-    """A command to send: targets [J], rad, of the step at a stamp, ns."""
+    """A command to send: targets [J], rad, of the step at a stamp, ns; None: come to rest now."""
 
     stamp_ns: int
-    goal: Array
+    goal: Array | None
 
 
 class Arbiter:
@@ -98,9 +98,8 @@ class Arbiter:
         self.refused = 0
         self.sharing = False
         self._period_ns = round(settings.period_s * 1e9)
-        self._delay_ns = round(settings.delay_s * 1e9)
         self._goal: Array | None = None  # the newest that was applied
-        self._before: Array | None = None  # what was in force before the last order
+        self._is_settled = True  # the goal is not one that a hold has taken back
         self._target: Array | None = None  # what the pilot wants
         self._sent_ns = 0
         self._wished_ns = 0
@@ -118,9 +117,10 @@ class Arbiter:
         """Whether a pilot is heard who holds it."""
         return self._pilot.is_watching
 
-    def applied(self, goal: Array) -> None:
+    def applied(self, goal: Array, is_guards: bool = False) -> None:
         """Take the goal [J], rad, that the guard let through, or set by itself."""
         self._goal = goal
+        self._is_settled |= is_guards
 
     def autonomy(self, stamp_ns: int, goal: Array, source: str, steady_s: float) -> Order | None:
         """Take an autonomous command; return what is to be sent for its step."""
@@ -175,12 +175,9 @@ class Arbiter:
             return None
         self._become(Who.NOBODY, stamp_ns, reason)
         self._wants_release = True
-        is_pending = 0 <= stamp_ns - self._sent_ns < self._delay_ns
-        if self._before is None or not is_pending:
-            return None
-        # A goal that is not in force yet shall not come into force: the one before it takes its
-        # place. A millisecond on, since stamps only grow.
-        return self._send(self._sent_ns + 1_000_000, self._before)
+        # The guard brakes, and tells where: until then the goal is one that was taken back.
+        self._is_settled = False
+        return Order(stamp_ns, None)
 
     def knows_of_loss(self) -> None:
         """The pilot's own side has noticed too: it takes no dead-man that was not let go."""
@@ -225,7 +222,7 @@ class Arbiter:
 
     def _own(self, stamp_ns: int) -> Order | None:
         """The order of a step that autonomy has not got."""
-        if self._goal is None:
+        if self._goal is None or not self._is_settled:
             return None
         if self.who is Who.NOBODY:
             return self._send(stamp_ns, self._goal)
@@ -238,7 +235,7 @@ class Arbiter:
         return self._send(stamp_ns, goal)
 
     def _send(self, stamp_ns: int, goal: Array) -> Order:
-        self._before, self._sent_ns, self._due_since_s = self._goal, stamp_ns, None
+        self._sent_ns, self._due_since_s = stamp_ns, None
         return Order(stamp_ns, goal)
 
     def _become(self, who: Who, stamp_ns: int, reason: str) -> None:
@@ -246,5 +243,6 @@ class Arbiter:
         is_recent = 0 <= stamp_ns - self._sent_ns < 2 * self._period_ns
         self.since_ns = self._sent_ns + 1 if is_recent else stamp_ns
         self.who, self.reason = who, reason
+        self._is_settled = True
         if who in (Who.AUTONOMY, Who.NOBODY):
             self._target = None
