@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from twinloop.bags.episodes import episodes
 from twinloop.bags.read import complete_bags, read_messages
 from twinloop.dds import own_domain
 from twinloop.nodes import qos
+from twinloop.paths import share
 from twinloop.teleop.settings import load_settings
 
 from twinloop import contract
@@ -81,9 +83,14 @@ class Joystick:
 
 def test_an_intervention_stands_in_the_bag_and_nothing_jumps(tmp_path: Path) -> None:
     domain = own_domain()
+    # The longest patience that there is: a busy machine plays the pilot.
+    text = share("config", "teleop", "cell.yaml").read_text()
+    patient = tmp_path / "patient.yaml"
+    patient.write_text(re.sub(r"(?m)^timeout_s: \S+", "timeout_s: 0.1", text))
+    given = [*CELL, f"record_dir:={tmp_path}/bags", f"teleop_config:={patient}"]
     log = (tmp_path / "log.txt").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE, "launch", "baoding", *CELL, f"record_dir:={tmp_path}/bags"],
+        [sys.executable, "-c", CODE, "launch", "baoding", *given],
         cwd=tmp_path,
         env={**os.environ, **domain, "ROS_LOG_DIR": str(tmp_path / "log")},
         stdout=log,
