@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from twinloop.cli.launch import find_launch_file
@@ -46,7 +47,10 @@ def test_the_arm_brings_balls_back_where_that_is_wanted() -> None:
     assert "reset_node" in text
     assert "'arm': True" in text
     assert "episode: twin, reset, planner" in text
+    # What viewers draw is all that is there.
+    assert text.count("'description': 'cell'") == 2
     text = launched()
+    assert text.count("'description': 'hand'") == 2
     assert "'reset_action': 'reset_scene'" in text
     assert "reset_node" not in text
     assert "'arm': True" not in text
@@ -83,3 +87,25 @@ def test_the_planner_is_told_whether_it_shares_and_how_much() -> None:
     assert "'shared': True" in text
     assert "'alpha': 0.3" in text
     assert "'alpha': 1.0" in launched(shared="true", alpha="1")
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+COMMAND = re.compile(r"twinloop launch (baoding|teleop)((?: +[a-z_]+:=[^\s`]+)+)")
+
+
+def told_commands() -> list[tuple[str, str, str]]:
+    found = [
+        (name, *command)
+        for name in ("teleop.md", "shared_autonomy.md", "watching.md", "goals.md", "resets.md")
+        for command in COMMAND.findall((DOCS / name).read_text())
+    ]
+    assert len(found) > 5
+    return found
+
+
+@pytest.mark.parametrize(("document", "name", "arguments"), told_commands())
+def test_the_launches_that_documents_tell_of_can_be_launched(
+    document: str, name: str, arguments: str
+) -> None:
+    given = dict(one.split(":=", 1) for one in arguments.split())
+    assert "_node" in str(load_launch_file(find_launch_file(name), given)), document

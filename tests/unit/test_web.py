@@ -11,14 +11,24 @@ import numpy as np
 import pytest
 import viser
 import websockets
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from twinloop.nodes.point_clouds import to_cloud
 from twinloop.nodes.web import GOALS
+from twinloop.nodes.web_feed import Feed
 from twinloop.robots.description import cell_urdf, hand_urdf
 from twinloop.tasks.baoding import Baoding
+from twinloop.views.plan_points import BALL, FINGERTIP, POINT, TARGET
 from twinloop.web import tables
 from twinloop.web.meshes import visible_meshes
 from twinloop.web.page import Page
 from twinloop.web.server import HOST, LocalServer, PortTaken, free_port, is_own
 from twinloop.web.state import Ball, CellState, NodeRow, TopicRow
+
+from twinloop import contract as contracts
+from twinloop_interfaces.msg import PlanStats
 
 PROTOCOL = f"viser-v{viser.__version__}"
 
@@ -163,3 +173,82 @@ def test_a_pilots_page_has_a_button_each_way_for_every_motion() -> None:
         plain._server.stop()
     finally:
         server.stop()
+
+
+def test_goals_are_those_of_the_running_planner_and_chosen_by_name() -> None:
+    server = LocalServer(8580, "test")
+    try:
+        asked = Asked()
+        state = CellState(goals=("ccw", "cw"))
+        course = Page(server, state, hand_urdf(), "rh_palm", asked, {})._course
+        assert course._goal.options == ("turn counter-clockwise", "turn clockwise")
+        course._goal.value = "turn clockwise"
+        feed = Feed(state, contracts.load("baoding"))
+        told = {"state": "active", "task": "baoding", "goals": "ccw, cw, hold, move, juggle"}
+        feed.on_diagnostics(heartbeat(told))
+        course.update(state)
+        assert len(course._goal.options) == 5
+        assert course._goal.options[-1] == "juggle"
+        assert course._chosen == "cw"
+        state.episode.phase, state.episode.goal = "running", "hold"
+        course.update(state)
+        assert course._chosen == "hold"
+        assert asked.calls == []  # what the page itself shows is no wish
+        # The planner of another task tells nothing of this one.
+        feed.on_diagnostics(heartbeat(told | {"task": "valve", "goals": "turn"}))
+        assert "turn" not in state.goals
+    finally:
+        server.stop()
+
+
+def heartbeat(values: dict[str, str]) -> DiagnosticArray:
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticArray(status=[DiagnosticStatus(name="/planner", values=pairs)])
+
+
+def plan_of_a_step() -> np.ndarray:
+    """Points of a plan: two rollouts of two balls, fingertips and targets, of two steps."""
+    rows = [
+        (0.03 * ball, -0.04, 0.09 + 0.01 * step, 5.0 * rollout, 0.001, rollout, step, BALL, ball)
+        for rollout in range(2)
+        for ball in range(2)
+        for step in range(3)
+    ]
+    rows += [(0.01 * f, 0.0, 0.01 * step, 0.0, 0.0, 0, step, FINGERTIP, f)
+             for f in range(5) for step in range(3)]  # fmt: skip
+    rows += [(0.0, -0.04, 0.1, 0.0, 0.0, 0, 0, TARGET, ball) for ball in range(2)]
+    return np.array(rows, POINT)
+
+
+def test_a_plan_its_disagreement_and_the_annotated_image_are_shown() -> None:
+    server = LocalServer(8600, "test")
+    try:
+        state = CellState()
+        page = Page(server, state, hand_urdf(), "rh_palm")
+        feed = Feed(state, contracts.load("baoding"))
+        feed.on_plan(to_cloud(plan_of_a_step(), Time(), "rh_palm"))
+        page.scene.update(state)
+        # Two steps each of two rollouts of two balls, and of five fingertips.
+        assert page.scene._lines["rollouts"].points.shape == (8, 2, 3)
+        assert len(np.unique(page.scene._lines["rollouts"].colors.reshape(-1, 3), axis=0)) > 1
+        assert page.scene._lines["fingertips"].points.shape == (10, 2, 3)
+        assert len(page.scene._targets) == 2
+        for step in range(2):
+            stamp = Time(sec=step)
+            feed.on_stats(PlanStats(header=Header(stamp=stamp), action=[0.0], disagreement=0.25))
+        page._plots.update(state)
+        [(plot, _)] = [one for one in page._plots._plots if "Disagreement" in one[0].title]
+        assert plot.data[1].tolist() == [0.25, 0.25]
+        pixels = np.full((4, 6, 3), 200, np.uint8)
+        feed.on_image(to_message(pixels, "rgb8"))
+        page._draw_image()
+        np.testing.assert_array_equal(page._image.image, pixels)
+    finally:
+        server.stop()
+
+
+def to_message(pixels: np.ndarray, encoding: str) -> Image:
+    height, width, _ = pixels.shape
+    return Image(
+        height=height, width=width, encoding=encoding, step=3 * width, data=pixels.tobytes()
+    )

@@ -146,6 +146,8 @@ class PlannerNode(Node):
         values = {
             "model": self._version,
             "planning": str(self._loop.is_running).lower(),
+            "task": self.param("task"),
+            "goals": ", ".join(self._loop.planner.task.goals),
             "skipped_steps": str(self._loop.skipped_steps),
             "malformed_samples": str(self._malformed),
         }

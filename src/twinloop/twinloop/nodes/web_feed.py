@@ -215,6 +215,8 @@ class Feed:
                 rss_mb=known.rss_mb if known is not None else 0.0,
             )
             self._fault(status.name, status.message if is_fault else "")
+            if values.get("task") == self.state.task and values.get("goals"):
+                self.state.goals = tuple(values["goals"].split(", "))
             if values.get("paused") in ("true", "false"):
                 self.state.is_paused = values["paused"] == "true"
 

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import viser
 
 from twinloop.web.state import CellState
 from twinloop.web.steer import Steering
+
+GOALS = {
+    "ccw": "turn counter-clockwise",
+    "cw": "turn clockwise",
+    "hold": "hold both balls where they are",
+    "move": "move ball 1 to a place",
+}
+"""What goals are called on the page; others by their names."""
 
 READ_ONLY = "Read-only. `web_control:=true` at the start of the cell adds its controls."
 
@@ -50,27 +58,52 @@ class Stop:
 
 
 class Course:
-    """Start, pause, reset, and what is wanted."""
+    """Start, pause, reset, and which goal of its task the running planner pursues."""
 
     def __init__(self, gui: viser.GuiApi, actions: Actions, state: CellState) -> None:
-        gui.add_dropdown("Task", (state.task,))
-        goals = state.goals or ("",)
-        self._goal: Any = gui.add_dropdown("Goal", goals, hint="Also of an episode that is running")
+        gui.add_dropdown(
+            "Task", (state.task,), hint="The planner's: chosen when the cell is started"
+        )
+        self._goals = state.goals
+        self._goal: Any = gui.add_dropdown(
+            "Goal", _labels(state.goals), hint="Also of an episode that is running"
+        )
 
         @self._goal.on_update
         def _(event: Any) -> None:
             if event.client is not None:
-                actions.set_goal(self._goal.value)
+                actions.set_goal(self._chosen)
 
-        _button(gui, "Start", lambda: actions.start(self._goal.value), icon="PLAYER_PLAY")
+        _button(gui, "Start", lambda: actions.start(self._chosen), icon="PLAYER_PLAY")
         _button(gui, "Pause", actions.pause, icon="PLAYER_PAUSE")
         _button(gui, "Reset the scene", actions.reset, icon="REFRESH")
 
+    @property
+    def _chosen(self) -> str:
+        """The goal that is chosen; what is none of them is passed on, to be refused by name."""
+        label = str(self._goal.value)
+        return next((goal for goal in self._goals if goal_label(goal) == label), label)
+
     def update(self, state: CellState) -> None:
-        """Show the goal that is pursued, whoever asked for it."""
-        goal = state.episode.goal
-        if state.episode.phase == "running" and goal in state.goals and goal != self._goal.value:
+        """Offer what the planner can do, and show the goal that is pursued, whoever chose it."""
+        if state.goals != self._goals:
+            self._goals, chosen = state.goals, self._chosen
+            self._goal.options = _labels(state.goals)
+            if chosen in state.goals:
+                self._goal.value = goal_label(chosen)
+        goal = goal_label(state.episode.goal)
+        is_known = state.episode.goal in state.goals
+        if state.episode.phase == "running" and is_known and goal != self._goal.value:
             self._goal.value = goal
+
+
+def goal_label(goal: str) -> str:
+    """Return what a goal is called on the page."""
+    return GOALS.get(goal, goal)
+
+
+def _labels(goals: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(goal_label, goals)) or ("",)
 
 
 class Sliders:

@@ -130,6 +130,7 @@ class CellState:
 
     task: str = "baoding"
     goals: tuple[str, ...] = ()
+    """What the running planner can be asked to pursue."""
     unit: str = "deg"
     joints: dict[str, float] = field(default_factory=dict)  # rad or m
     balls: list[Ball] = field(default_factory=list)
