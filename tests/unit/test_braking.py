@@ -73,3 +73,11 @@ def test_joints_that_stand_stay_exactly_where_they_are() -> None:
     stop = braking(last, HAND24.acceleration, HAND24.jerk, DT)
     others = np.delete(stop, 4, axis=1)
     np.testing.assert_array_equal(others, np.tile(np.delete(last[2], 4), (len(stop), 1)))
+
+
+def test_a_stop_from_beyond_the_limits_ends_too() -> None:
+    last = np.tile(HAND24.poses["cup"], (3, 1))
+    last[2] += 0.1
+    stop = braking(last, HAND24.acceleration, HAND24.jerk, DT)
+    assert len(stop) < 100
+    np.testing.assert_allclose(np.diff(stop, axis=0)[-1], 0.0, atol=1e-12)

@@ -34,6 +34,8 @@ def braking(last: Array, acceleration: Array, jerk: Array, dt: float) -> Array:
     velocity = last[2] - last[1]
     present = velocity - (last[1] - last[0])
     most, change = acceleration * dt**2, jerk * dt**3
+    # Beyond its limit, by a clamp say, no number of ticks would be enough.
+    present = np.clip(present, -most, most)
     is_moving = (np.abs(velocity) > _STILL) | (np.abs(present) > _STILL)
     if not is_moving.any():
         return np.empty((0, last.shape[1]))
