@@ -95,29 +95,39 @@ def start(observer: Observer) -> Iterator[Any]:
         assert process.wait(60.0) == 0
 
 
+def check_eye(viewer: Viewer, eye: str, brighter: int, began_ns: int) -> None:
+    """Assert what one eye publishes of pictures that are `brighter` than the files' names."""
+    pictures = viewer.seen[f"stereo/{eye}/image_raw"]
+    infos = viewer.seen[f"stereo/{eye}/camera_info"]
+    smalls = viewer.seen[f"stereo/{eye}/image_raw/compressed"]
+
+    def values(images: list[Any], encoding: str = "") -> set[int]:
+        return {int(to_array(one, encoding)[0, 0, 0]) - brighter for one in list(images)}
+
+    # A busy machine loses some of each: not all of an exposure arrives, but of some exposures.
+    wait_until(lambda: len(pictures) >= 10 and values(pictures) >= {50, 100, 150})
+    wait_until(lambda: {stamp_of(one) for one in pictures} & {stamp_of(one) for one in infos})
+    wait_until(lambda: smalls)
+    assert values(pictures) == {50, 100, 150}
+    assert {one.header.frame_id for one in pictures} == {f"camera_{eye}_optical"}
+    stamps = [stamp_of(one) for one in pictures]
+    assert began_ns < stamps[0] < time.time_ns()
+    assert stamps == sorted(set(stamps))
+    camera = from_camera_info(next(one for one in infos if stamp_of(one) in stamps), eye)
+    assert camera.size == SIZE
+    assert camera.p[0, 3] == pytest.approx(-0.12 * camera.p[0, 0] * (eye == "right"))
+    assert values(smalls, "bgr8") <= {50, 100, 150}
+
+
 def test_files_are_published_as_a_camera(observer: Observer, start: Any, files: Path) -> None:
     viewer = Viewer(observer)
     began_ns = time.time_ns()
     calibration = {f"{eye}_calibration": files / f"{eye}.yaml" for eye in ("left", "right")}
     start(left=files, rate=50.0, loop=True, **calibration)
-    wait_until(lambda: all(len(seen) >= 10 for seen in viewer.seen.values()))
-    for eye, offset in (("left", 0), ("right", 10)):
-        pictures = viewer.seen[f"stereo/{eye}/image_raw"]
-        assert {pictures[0].header.frame_id} == {f"camera_{eye}_optical"}
-        values = [int(to_array(message)[0, 0, 0]) - offset for message in pictures]
-        assert set(values) == {50, 100, 150}
-        stamps = [stamp_of(message) for message in pictures]
-        assert began_ns < stamps[0] < time.time_ns()
-        assert stamps == sorted(set(stamps))
-        infos = {stamp_of(m): m for m in viewer.seen[f"stereo/{eye}/camera_info"]}
-        camera = from_camera_info(infos[stamps[5]], eye)
-        assert camera.size == SIZE
-        assert camera.p[0, 3] == pytest.approx(-0.12 * camera.p[0, 0] * (eye == "right"))
-        small = viewer.seen[f"stereo/{eye}/image_raw/compressed"][-1]
-        assert int(to_array(small, "bgr8")[0, 0, 0]) - offset in (50, 100, 150)
-    values = observer.values(NAME)
-    assert int(values["frames"]) >= 5
-    assert values["refused"] == "0"
+    check_eye(viewer, "left", 0, began_ns)
+    check_eye(viewer, "right", 10, began_ns)
+    wait_until(lambda: int(observer.values(NAME).get("frames", 0)) >= 5)
+    assert observer.values(NAME)["refused"] == "0"
     wait_until(lambda: viewer.level == DiagnosticStatus.OK)
 
 
