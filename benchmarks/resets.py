@@ -17,7 +17,6 @@ planning is added to it.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,10 @@ import numpy as np
 import torch
 from harness import Target
 from reset_checks import ResetChecker, Trace
+from timed_planner import TimedPlanner
 from twinloop.contract import load as load_contract
 from twinloop.learning.model_file import load_model
 from twinloop.learning.rollout import Actor, PlannedActor, ProposalActor, RandomActor, roll_out
-from twinloop.motion.ompl_planner import OmplPlanner
-from twinloop.motion.planner import Pose
-from twinloop.motion.trajectory import Trajectory
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
 from twinloop_sim.cell import Cell
@@ -51,33 +48,6 @@ TRIALS = 20  # episodes that may end without a drop, before a disturbed one is t
 NOISES = {"planner": (0.3, 0.6, 0.15), "policy": (0.6, 1.0)}
 SOURCES = ("planner", "policy", "random")
 EVENTFUL = ("collides", "hand_violations", "arm_violations")
-
-
-class TimedPlanner(OmplPlanner):
-    """Counts the core's time that plans take."""
-
-    spent_s = 0.0
-
-    def plan(
-        self,
-        timeout_s: float = 2.0,
-        velocity_scaling: float = 1.0,
-        acceleration_scaling: float = 1.0,
-    ) -> Trajectory:
-        began_s = time.process_time()
-        try:
-            return super().plan(timeout_s, velocity_scaling, acceleration_scaling)
-        finally:
-            self.spent_s += time.process_time() - began_s
-
-    def plan_line(
-        self, goal: Pose, speed: float = 0.15, margin_m: float = 0.002, acceleration: float = 0.3
-    ) -> Trajectory:
-        began_s = time.process_time()
-        try:
-            return super().plan_line(goal, speed, margin_m, acceleration)
-        finally:
-            self.spent_s += time.process_time() - began_s
 
 
 class Rollouts:

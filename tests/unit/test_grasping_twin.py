@@ -12,7 +12,7 @@ from twinloop.grasping import data, heights
 from twinloop.grasping.gripper import FRANKA_HAND
 from twinloop.grasping.network import NetworkConfig
 from twinloop.grasping.training import TrainingSettings, figures, predict, train
-from twinloop_sim.grasping import depth_camera, generate, labels, objects, picking, views
+from twinloop_sim.grasping import depth_camera, generate, labels, objects, views
 from twinloop_sim.grasping.depth_noise import NOISES
 from twinloop_sim.grasping.labels import WorldGrasps
 from twinloop_sim.grasping.lifts import End, lift
@@ -148,16 +148,6 @@ def test_lifts_end_as_the_grasp_deserves(brick: tuple[Scene, float, float]) -> N
         ends.append(found.end)
         scene.client.restoreState(before)
     assert ends == [End.HELD, End.MISSED, End.BLOCKED]
-
-
-def test_a_bin_is_cleared_by_what_is_seen_alone(scene: Scene) -> None:
-    one, again = (
-        picking.clear_bin(scene, picking.antipodal, picking.Kind.single, "structured_light", 3)
-        for _ in range(2)
-    )
-    assert [a.end for a in one.attempts] == [a.end for a in again.attempts]
-    assert one.objects == 1
-    assert one.left == (one.attempts[-1].end != End.HELD)
 
 
 def test_data_follow_from_their_number_and_train_a_network(tmp_path, monkeypatch) -> None:
