@@ -65,14 +65,14 @@ def mask_of(mask: Any, region: Any, size: tuple[int, int]) -> NDArray[np.bool_] 
     """Return what may be grasped [H, W]: mask and region together, None for everything.
 
     Raises:
-        GraspRefused: the mask is no mono8 image of the depth image's size, the region lies outside
-            of it, or nothing is left.
+        GraspRefused: the mask is no mono8 or mono16 (labels) image of the depth image's size, the
+            region lies outside of it, or nothing is left.
     """
     width, height = size
     found = None
     if mask.width or mask.height or len(mask.data):
         try:
-            found = to_array(mask, "mono8") > 0
+            found = to_array(mask, "mono16" if mask.encoding == "mono16" else "mono8") > 0
         except ImageRefused as error:
             raise GraspRefused(Reason.BAD_MASK, f"mask: {error}") from error
         if found.shape != (height, width):
