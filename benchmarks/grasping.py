@@ -19,10 +19,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grasping_real
+import grasping_segments
 import harness
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +33,7 @@ from grasping_picks import Bins, causes, clear_bins
 from harness import Target
 from rich.console import Console
 from rich.table import Table
-from twinloop.grasping import calibration, candidates, heights, surface, weights
+from twinloop.grasping import calibration, candidates, heights, segmentation, surface, weights
 from twinloop.grasping.gripper import FRANKA_HAND
 from twinloop.grasping.planner import GraspPlanner
 from twinloop.grasping.refusals import GraspRefused
@@ -45,7 +47,7 @@ NOISES = ("structured_light", "d435")
 PROMISED = {Kind.single: 0.95, Kind.heap: 0.90, Kind.adversarial: 0.75}
 _FIRST_SEED = 500_000
 _LIFTS = 4  # of a heap, for labels
-_PARTS = ("real", "timing", "labels", "reliability", "picks")
+_PARTS = ("real", "timing", "labels", "reliability", "segments", "picks")
 
 
 def main() -> None:
@@ -68,7 +70,7 @@ def main() -> None:
     def part(name: str, make: Callable[[], Any]) -> Any:
         path = folder / f"{name}.json"
         if not path.exists():
-            if name not in arguments.parts:
+            if name.partition("-")[0] not in arguments.parts:
                 return None
             console.print(f"{name} ...")
             path.write_text(json.dumps(make()))
@@ -80,13 +82,16 @@ def main() -> None:
     timing = part("timing", lambda: plan_times(planner, 10 * scale))
     checked = part("labels", lambda: labels_and_lifts(5 * scale))
     told = part("reliability", lambda: reliability(planner, 6 * scale))
+    told_apart = segments(folder, part, 2 * scale, 8 * scale)
     wanted = attempts if "picks" in arguments.parts else 0
     bins = Bins(planner)
     table = [
         clear_bins(folder, bins, row, wanted if arguments.rows in ", ".join(row) else 0, console)
         for row in rows_of_picks()
     ]
-    show(console, table)
+    for rows in (told_apart, table):
+        if rows:
+            show(console, rows)
     plots = [place] if (place := causes(folder, table)) is not None else []
     if told:
         draw(folder / "reliability.png", told)
@@ -98,6 +103,7 @@ def main() -> None:
         "labels_and_lifts": checked,
         "reliability_on_test_objects": told,
         "real_images": real,
+        "segmentation": told_apart,
         "pick_loop": table,
     }
     if arguments.cut:
@@ -143,6 +149,27 @@ def plan_times(planner: GraspPlanner, count: int) -> dict[str, float]:
         "core_ms_p50": float(np.median(core)),
         "core_ms_p99": float(np.percentile(core, 99)),
     }
+
+
+def segments(
+    folder: Path, part: Callable[[str, Callable[[], Any]], Any], val: int, test: int
+) -> list[dict[str, Any]]:
+    """Return how well heaps are segmented, a row for each camera and method.
+
+    Args:
+        part: keeps what was measured by its name.
+        val, test: heaps that settings are chosen on, and that are measured, of each camera.
+    """
+    best = part("segments", lambda: grasping_segments.tuned(val))
+    if not best:
+        return []
+    found: list[dict[str, Any]] = []
+    for camera in grasping_segments.CAMERAS:
+        measure = partial(
+            grasping_segments.measure, segmentation.shipped(), camera, test, best, folder
+        )
+        found += part(f"segments-{camera}", measure) or []
+    return found
 
 
 def labels_and_lifts(scenes: int) -> list[dict[str, float]]:
@@ -222,6 +249,16 @@ def targets(figures: dict[str, Any], table: list[dict[str, Any]]) -> list[Target
 
     def over(name: str, reduce: Callable[[list[float]], float]) -> float | None:
         return float(reduce([row[name] for row in planned])) if planned else None
+
+    ours = [row for row in figures["segmentation"] if row["method"] == "ours"]
+    found.append(
+        Target(
+            "segmentation: image_ms_p50",
+            max((row["image_ms_p50"] for row in ours), default=None),
+            grasping_segments.PROMISED_MS,
+            "<=",
+        )
+    )
 
     drops = [
         row["top_quality"] - np.mean([row[f"focal_x{f:g}_true"] for f in grasping_real.FALSE])
