@@ -242,7 +242,7 @@ def test_row_30_a_withdrawn_motion_is_slowed_down_to_rest(row: Row, station: Dri
         ways.append(way)
         return late_ms
 
-    # The middleware's word, a cycle, and the ramp's fourteen.
+    # The middleware's word, a cycle, and the way to brake.
     row.measure("at rest after", rest_ms, "ms", at_most=250.0, busy_at_most=1000.0)
     changes = max(np.abs(np.diff(way, 2)).max() for way in ways) / PERIOD_S**2
     # Setpoints are whole ticks, which alone make up to two of them from cycle to cycle.
@@ -251,14 +251,27 @@ def test_row_30_a_withdrawn_motion_is_slowed_down_to_rest(row: Row, station: Dri
 
 
 @pytest.fixture
-def strict(tmp_path: Path) -> Iterator[DriverStation]:
-    with (
-        SERVOS() as servos,
-        DriverStation(servos, tmp_path, stall_limit_s=0.03, command_timeout_s=5.0) as made,
-    ):
-        made.wait_for_joints()
-        made.beat(False)
-        yield made
+def slowness(is_kept: bool) -> float:
+    """By how much longer stalls are than those of the matrix, and are allowed to be.
+
+    A busy machine stalls by itself for tens of milliseconds; whether a loop tells stalls that it
+    may live through from others is seen with longer ones too. `make faults` takes the matrix's.
+    """
+    return 1.0 if is_kept else 10.0
+
+
+@pytest.fixture
+def strict(slowness: float, tmp_path: Path) -> Iterator[DriverStation]:
+    with SERVOS() as servos:
+        settings = servos.settings
+        # The servos' own watchdog, and that of their silence, see a stall too.
+        servos.settings = lambda **changes: settings(bus_watchdog_s=0.2 * slowness, **changes)
+        patience = {"silent_s": 0.4 * slowness, "command_timeout_s": 5.0}
+        limit_s = 0.03 * slowness
+        with DriverStation(servos, tmp_path, stall_limit_s=limit_s, **patience) as made:
+            made.wait_for_joints()
+            made.beat(False)
+            yield made
 
 
 def freeze(station: DriverStation, seconds: float) -> None:
@@ -272,7 +285,7 @@ def freeze(station: DriverStation, seconds: float) -> None:
 
 @pytest.mark.fault(9, "Dynamixel bus")
 def test_row_9_a_loop_that_stalls_lives_through_15_ms_and_ends_its_motion_after_40(
-    row: Row, strict: DriverStation
+    row: Row, strict: DriverStation, slowness: float
 ) -> None:
     def survives(seconds: float) -> float:
         """Freeze the node in a motion; 0 if it goes on, 1 if the motion is ended."""
@@ -283,8 +296,8 @@ def test_row_9_a_loop_that_stalls_lives_through_15_ms_and_ends_its_motion_after_
         if station.guard.state != GuardStatus.ACTIVE:
             return 1.0
         begun_s = time.monotonic()
-        freeze(station, seconds)
-        end_s = time.monotonic() + 0.15
+        freeze(station, seconds * slowness)
+        end_s = time.monotonic() + 0.15 * slowness
         station.until(lambda: time.monotonic() > end_s)
         ended = [
             status.reason
