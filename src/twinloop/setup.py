@@ -12,6 +12,7 @@ NODES = (
     "realsense",
     "ball_tracker",
     "grasp_planner",
+    "picker",
     "heap_segmenter",
     "robot_state",
     "markers",

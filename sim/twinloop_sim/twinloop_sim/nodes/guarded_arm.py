@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from twinloop.motion.admission import TrajectoryRefused
 from twinloop.motion.gripper_controller import GripperRefused, GripperStatus, GripperTarget
 from twinloop.motion.trajectory import Trajectory
@@ -56,10 +58,19 @@ class GuardedArm:
         return self.closed
 
 
+class Guarded(Protocol):
+    """An arm, and whether anything may be begun with it."""
+
+    @property
+    def arm(self) -> Arm: ...
+
+    def refusal(self) -> str: ...
+
+
 class GuardedTrajectories:
     """What `TrajectoryAction` takes."""
 
-    def __init__(self, guarded: GuardedArm) -> None:
+    def __init__(self, guarded: Guarded) -> None:
         self._guarded = guarded
 
     @property
@@ -95,7 +106,7 @@ class GuardedTrajectories:
 class GuardedGripper:
     """What `GripperAction` takes."""
 
-    def __init__(self, guarded: GuardedArm) -> None:
+    def __init__(self, guarded: Guarded) -> None:
         self._guarded = guarded
 
     @property

@@ -93,6 +93,9 @@ class PickLoop:
         self._states = self._table()
         self.attempts: list[Attempt] = []
         self.avoided: list[Array] = []
+        self._attempt: Attempt | None = None
+        self._view: View | None = None
+        self._found_held = 0
 
     @property
     def picked(self) -> int:
@@ -122,9 +125,7 @@ class PickLoop:
         """
         self._cancelled, self._most = cancelled, most
         self.attempts, self.avoided = [], []
-        self._attempt: Attempt | None = None
-        self._view: View | None = None
-        self._found_held = 0
+        self._attempt, self._view, self._found_held = None, None, 0
         self._in_a_row = 0
         self._holds = False
         self._tare_n = 0.0

@@ -30,6 +30,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from twinloop.contract import stamp_of
 from twinloop.motion.trajectory import Trajectory
 from twinloop.nodes import qos
 from twinloop.nodes.action_client import AnyThreadActionClient
@@ -131,6 +132,8 @@ class ArmClient:
         self._heard_s = -np.inf
         self.position = np.full(7, np.nan)
         self.velocity = np.full(7, np.nan)
+        self.torque = np.full(7, np.nan)  # what joint_states call effort
+        self.stamp_s = 0.0
         self.width_m = float("nan")
         self._trajectories = AnyThreadActionClient(node, FollowJointTrajectory, ARM_ACTION)
         self._gripper = AnyThreadActionClient(node, GripperCommand, GRIPPER_ACTION)
@@ -207,6 +210,9 @@ class ArmClient:
         self.position, self.width_m = position[:7], float(position[7:].sum())
         if len(message.velocity) == len(message.name):
             self.velocity = np.array(message.velocity)[order][:7]
+        if len(message.effort) == len(message.name):
+            self.torque = np.array(message.effort)[order][:7]
+        self.stamp_s = stamp_of(message) * 1e-9
         self._heard_s = time.monotonic()
 
 
