@@ -25,11 +25,13 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor
 from worthy_acts import nearest_worthy
 
-# What each pilot is left: as published, but for laggy's .7. At .6 fewer flights crash and no fewer
-# land, on flights other than those that are reported.
-TOLERANCE = {"laggy": 0.6, "noisy": 0.4, "no-op": 0.0, "sensor": 0.0}
+# What each pilot is left: as published, but for laggy's .7. At .4 fewest flights crash and no fewer
+# land, on flights other than those that are reported. In training he is left more, to see more.
+TOLERANCE = {"laggy": 0.4, "noisy": 0.4, "no-op": 0.0, "sensor": 0.0}
+_IN_TRAINING = {**TOLERANCE, "laggy": 0.5}
 SEEDS = (0, 1, 2)
-STEPS_FULL = 200_000  # that a copilot is trained for
+# That a copilot is trained for; a pilot who lags takes longest to learn.
+STEPS_FULL = {"laggy": 500_000, "noisy": 200_000, "no-op": 200_000, "sensor": 200_000}
 FLIGHTS = 100
 _FLIGHT_SEEDS = 50_000_000
 _ENVIRONMENTS = 8  # flown side by side
@@ -73,7 +75,7 @@ class _KeepBest(BaseCallback):
 def train(pilot: str, seed: int, steps: int, path: Path) -> None:
     """Train a copilot with a pilot and write its weights; settings as published."""
     torch.set_num_threads(1)
-    tolerance = TOLERANCE[pilot]
+    tolerance = _IN_TRAINING[pilot]
     env = DummyVecEnv([lambda: Monitor(Flight((pilot,)))] * _ENVIRONMENTS)
     env.seed(1_000_000 * (seed + 1))
     # A pilot that is left a say explores for both.
@@ -153,9 +155,10 @@ def jobs(folder: Path, full: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     assisted that no training has seen."""
     seeds = SEEDS if full else SEEDS[:1]
     pilots = SimulatedPilot.KINDS if full else ("laggy", "noisy")
-    steps, flights = (STEPS_FULL, FLIGHTS) if full else (4000, 5)
+    flights = FLIGHTS if full else 5
 
     def job(pilot: str, seed: int) -> dict[str, Any]:
+        steps = STEPS_FULL[pilot] if full else 4000
         path = folder / f"lander-{pilot}-{seed}.safetensors"
         if not path.exists():
             train(pilot, seed, steps, path)
