@@ -183,8 +183,10 @@ class Node(LifecycleNode):
         self._beat("finalized")
 
     def beat_if_late(self) -> None:
-        """Beat where the timer was not heard: the events executor of Jazzy hears none while messages
-        come faster than they are worked on."""
+        """Beat where the timer was not heard.
+
+        The events executor of Jazzy hears none while messages come faster than they are worked on.
+        """
         if time.monotonic() - self._last_beat_s > 1.5 * HEARTBEAT_PERIOD_S:
             self._beat()
 
