@@ -217,7 +217,7 @@ def test_row_17_an_unplugged_port_is_left_and_opened_again(
 
 
 def withdraw(station: DriverStation) -> tuple[float, np.ndarray]:
-    """Withdraw the source of a motion; ms until its joint rests, its setpoints since then, rad."""
+    """Withdraw the source of a motion; ms until its joint rests, its setpoints about then, rad."""
     heal(station)
     station.drive(lambda k: np.full(16, 0.0))
     station.until(lambda: abs(station.joints[-1][2][JOINT]) < 0.01)
@@ -227,7 +227,8 @@ def withdraw(station: DriverStation) -> tuple[float, np.ndarray]:
     station.until(lambda: station.guard.state == GuardStatus.HOLDING)
     end_s = time.monotonic() + 0.4
     station.until(lambda: time.monotonic() > end_s)
-    goals = goals_since(station, gone_s)
+    # From before on, since the first setpoint after it may be the one to rest at.
+    goals = goals_since(station, gone_s - 0.05)
     way = np.array([goal[JOINT] for _, goal in goals]) * TICK_RAD
     moving = np.flatnonzero(np.diff(way))
     return (goals[moving[-1] + 1][0] - gone_s) * 1e3, way

@@ -51,7 +51,9 @@ def submitted(node: Any, guard: CommandGuard, message: Any, kind: str) -> None:
     assert np.isfinite(guard.goal).all()
     assert (guard.goal >= robot.lower).all()
     assert (guard.goal <= robot.upper).all()
-    assert np.abs(guard.goal - before).max() <= most + 1e-9
+    # A command without a point asks for rest: then the goal is where the joints come to it.
+    if guard.counters.holds == holds:
+        assert np.abs(guard.goal - before).max() <= most + 1e-9
 
 
 @examples(1000)

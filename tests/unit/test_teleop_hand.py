@@ -80,7 +80,7 @@ def test_the_pilots_speed_is_not_the_planners() -> None:
     [
         ("rh_FFJ4: -1.0", "rh_FFJ9: -1.0", "synergy spread: no joint 'rh_FFJ9' in hand24"),
         ("w: hand/close", "w: hand/clsoe", "no motion or order 'hand/clsoe'"),
-        ("timeout_s: 0.07", "timeout_s: 0.5", "timeout_s: .* less than or equal to 0.1"),
+        ("timeout_s: 0.05", "timeout_s: 0.5", "timeout_s: .* less than or equal to 0.1"),
         ("stop_at_m: 0.02", "stop_at_m: 0.2", "stop_at_m is 0.2, expected less than slow_at_m"),
         ("frame: base", "frame: elbow", "arm.frame"),
     ],
