@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.task import Future
 
 from twinloop.motion import PLANNERS, make_planner
 from twinloop.nodes.arm_client import ArmClient
@@ -23,6 +20,7 @@ from twinloop.nodes.reset_devices import (
     RosSafety,
     RosTrayEyes,
 )
+from twinloop.nodes.task_action import TaskAction
 from twinloop.resets.baoding import BallReset
 from twinloop.resets.devices import Devices
 from twinloop.resets.faults import Fault
@@ -32,8 +30,6 @@ from twinloop_interfaces.action import ResetScene
 
 _DISCOVERY_S = 10.0  # nodes that were started together find each other within it
 _LEASE_S = 0.6  # after the last command another source may command
-_END_S = 5.0
-_POLL_S = 0.05
 
 
 class ResetNode(Node):
@@ -51,17 +47,16 @@ class ResetNode(Node):
         super().__init__("reset")
         self._reset: BallReset | None = None
         self._trouble = ""  # why there is no BallReset
-        self._last: Outcome | None = None
         self._phase = ""
-        self._thread: threading.Thread | None = None
-        self._withdrawn = threading.Event()
-        self._outcome: Outcome | None = None  # of the thread, for the executor's
-        self._done: Future | None = None
-        self.create_timer(_POLL_S, self._poll, clock=self.steady_clock)
+        self._action: TaskAction | None = None
 
     def configure(self) -> None:
         settings = load_settings()
-        self._hand = RosHand(self, self.param("patience_s"), self._withdrawn)
+        self._reset, self._phase, self._trouble = None, "", ""
+        self._action = TaskAction(
+            self, ResetScene, self.param("action"), self._carry_out, self._result
+        )
+        self._hand = RosHand(self, self.param("patience_s"), self._action.withdrawn)
         self._client = ArmClient(self)
         self._tray = RosTrayEyes(self, settings.radius_m)
         self._palm, self._safety = RosPalmEyes(self), RosSafety(self)
@@ -74,44 +69,37 @@ class ResetNode(Node):
             self._palm,
             self._safety,
         )
-        self._last, self._phase, self._trouble = None, "", ""
         # Planning the fixed places takes seconds, in which heartbeats go on.
         self._prepared = threading.Thread(target=self._prepare, daemon=True)
         self._prepared.start()
-        self._server = ActionServer(
-            self,
-            ResetScene,
-            self.param("action"),
-            self._execute,
-            goal_callback=self._on_goal,
-            cancel_callback=self._on_cancel,
-        )
 
     def deactivate(self) -> None:
-        self._withdrawn.set()
-        if self._thread is not None:
-            self._thread.join(_END_S)
+        if self._action is not None:
+            self._action.end()
 
     def cleanup(self) -> None:
         self._prepared.join()
-        self._server.destroy()
+        if self._action is not None:
+            self._action.close()
         for device in (self._hand, self._client, self._tray, self._palm, self._safety):
             device.close()
         self._reset = None
 
     def close(self) -> None:
-        self._withdrawn.set()
+        if self._action is not None:
+            self._action.withdrawn.set()
 
     def health(self) -> Health:
+        last = None if self._action is None else self._action.last
         values = {"phase": self._phase}
-        if self._last is not None:
-            values |= {"seconds": f"{self._last.seconds:.1f}", "last": self._last.message}
+        if last is not None:
+            values |= {"seconds": f"{last.seconds:.1f}", "last": last.message}
         if self._trouble:
             return Health(ERROR, self._trouble, values)
         if self._phase:
             return Health(OK, f"resetting: {self._phase}", values)
-        if self._last is not None and not self._last.success:
-            return Health(ERROR, f"{self._last.fault}: {self._last.message}", values)
+        if last is not None and not last.success:
+            return Health(ERROR, f"{last.fault}: {last.message}", values)
         if self._tray_complaint():
             return Health(WARN, self._tray_complaint(), values)
         return Health(OK, "idle", values)
@@ -125,61 +113,33 @@ class ResetNode(Node):
         except Exception as error:  # of another thread: shown in the heartbeat
             self._trouble = f"cannot reset: {type(error).__name__}: {error}"
 
-    def _on_goal(self, _request: Any) -> GoalResponse:
-        busy = self._done is not None
-        return GoalResponse.ACCEPT if self.is_active and not busy else GoalResponse.REJECT
-
-    def _on_cancel(self, _handle: ServerGoalHandle) -> CancelResponse:
-        self._withdrawn.set()
-        return CancelResponse.ACCEPT
-
-    async def _execute(self, handle: ServerGoalHandle) -> ResetScene.Result:
-        self._withdrawn.clear()
-        self._outcome, self._done = None, Future()
-        self._thread = threading.Thread(target=self._run, args=(handle,), daemon=True)
-        self._thread.start()
-        outcome: Outcome = await self._done
-        self._last, self._phase = outcome, ""
-        log = self.get_logger()
-        if outcome.success:
-            handle.succeed()
-            log.info(f"both balls are back after {outcome.seconds:.1f} s")
-        elif outcome.fault is Fault.CANCELLED and handle.is_cancel_requested:
-            handle.canceled()
-        else:
-            handle.abort()
-            log.error(f"reset failed: {outcome.fault}: {outcome.message}")
+    def _result(self, outcome: Outcome) -> ResetScene.Result:
         message = outcome.message if outcome.success else f"{outcome.fault}: {outcome.message}"
         return ResetScene.Result(success=outcome.success, message=message, seconds=outcome.seconds)
 
-    def _poll(self) -> None:
-        if self._outcome is not None and self._done is not None:
-            done, self._done = self._done, None
-            done.set_result(self._outcome)
-
-    def _run(self, handle: ServerGoalHandle) -> None:
+    def _carry_out(self, handle: ServerGoalHandle) -> Outcome:
         """Run a reset; in a thread of its own."""
+        assert self._action is not None
         try:
-            outcome = self._bring_back(handle)
-        except Exception as error:  # whatever it is, the client gets an answer
-            message = f"{type(error).__name__}: {error}"
-            outcome = Outcome(Fault.ARM_FAILED, message, 0.0, (), {})
-        self._hand.end()
+            outcome = self._bring_back(handle, self._action.withdrawn)
+        finally:
+            self._hand.end()
+            self._phase = ""
         if outcome.success:
             time.sleep(_LEASE_S)
-        self._outcome = outcome
+        return outcome
 
     def _missing(self) -> str:
         """What a reset needs and nobody serves, such as right after the start."""
         return self._client.missing or ("" if self._hand.is_there else "joint_states of the hand")
 
-    def _bring_back(self, handle: ServerGoalHandle) -> Outcome:
+    def _bring_back(self, handle: ServerGoalHandle, withdrawn: threading.Event) -> Outcome:
         self._prepared.join()
         if self._reset is None:
             return Outcome(Fault.NO_PATH, self._trouble, 0.0, (), {})
         missing = self._missing()
         end_s = time.monotonic() + _DISCOVERY_S
-        while missing and time.monotonic() < end_s and not self._withdrawn.is_set():
+        while missing and time.monotonic() < end_s and not withdrawn.is_set():
             time.sleep(0.05)
             missing = self._missing()
         if missing:
@@ -190,7 +150,7 @@ class ResetNode(Node):
             handle.publish_feedback(ResetScene.Feedback(phase=phase, percent=percent))
 
         self._hand.begin()
-        return self._reset.run(tell, self._withdrawn.is_set)
+        return self._reset.run(tell, withdrawn.is_set)
 
 
 def main() -> None:

@@ -69,6 +69,7 @@ class TaskAction:
         self.withdrawn.set()
         if self._thread is not None:
             self._thread.join(_END_S)
+        self._poll()  # the client gets its answer also where the server goes next
 
     def close(self) -> None:
         self._node.destroy_timer(self._timer)
