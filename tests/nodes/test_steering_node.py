@@ -175,8 +175,9 @@ def rest_ms(station: PilotedStation, lost: str) -> float:
         for (_, before), (stamp, now) in itertools.pairwise(places)
         if np.abs(now - before).max() > 1e-9
     ]
-    # The twin's stamps, laid on the steady clock, tell when a setpoint was in force.
-    return (moves[-1] - station.clock_ns - station.said_ns[lost]) * 1e-6
+    # The twin's stamps, laid on the steady clock by the quickest delivery of late, tell when a
+    # setpoint was in force.
+    return (moves[-1] - max(station.ahead_ns) - station.said_ns[lost]) * 1e-6
 
 
 @pytest.mark.load_sensitive
@@ -184,7 +185,7 @@ def rest_ms(station: PilotedStation, lost: str) -> float:
 def test_a_hand_whose_pilot_is_lost_is_at_rest_within_100_ms(
     prompt: PilotedStation, lost: str
 ) -> None:
-    assert rest_ms(prompt, lost) <= 100.0
+    assert 0.0 < rest_ms(prompt, lost) <= 100.0
 
 
 def test_an_emergency_stop_ends_the_pilots_hold(station: PilotedStation) -> None:
