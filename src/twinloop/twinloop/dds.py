@@ -25,6 +25,8 @@ from twinloop.paths import share
 # Domains whose ports lie below the range from which Linux takes ports for other programs.
 _LAST_DOMAIN = 101
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
+# Participants of a domain that are looked for; each listens on a port of its own.
+_PARTICIPANTS = 20
 _PATIENCE_S = 20.0
 _TRIPS = 50
 _RANGE, _PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
@@ -105,8 +107,13 @@ def _lock(domain: int) -> bool:
 
 
 def _has_participant(domain: int) -> bool:
-    # Where the first participant of a domain listens for others.
-    port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10
+    # The first one may have gone while others stay, so each one's port is tried: where it listens
+    # for others (RTPS 2.5, 9.6.2.3).
+    first = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10
+    return any(_is_taken(first + 2 * participant) for participant in range(_PARTICIPANTS))
+
+
+def _is_taken(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("127.0.0.1", port))
