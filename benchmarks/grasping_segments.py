@@ -25,6 +25,7 @@ from twinloop.grasping.heights import LEAST_HEIGHT_M
 from twinloop.grasping.refusals import GraspRefused
 from twinloop.grasping.segmentation import Segmenter
 from twinloop.grasping.segmentation.accuracy import Accuracy
+from twinloop.grasping.segmentation.clusters import LEAST_CELLS, largest_first
 from twinloop.grasping.segmentation.drawing import coloured
 from twinloop.grasping.segmentation.image import Canvas, Mask, canvas
 from twinloop_sim.grasping import objects, segments, views
@@ -38,7 +39,6 @@ CAMERAS = {  # model and noise
 }
 PROMISED_MS = 250.0
 _FIRST_SEED = 900_000
-_LEAST_CELLS = 40
 _RADII_M = (0.004, 0.006, 0.009)
 _SLOPES_M = (0.0015, 0.003, 0.005)
 _PICTURES = 4
@@ -85,7 +85,7 @@ def euclidean(found: Canvas, allowed: Mask, radius_m: float) -> Found:
     parts = np.zeros(rises.shape, np.int64)
     dbscan = importlib.import_module("sklearn.cluster").DBSCAN
     parts[rises] = dbscan(eps=radius_m, min_samples=4).fit_predict(found.points[rises]) + 1
-    return _largest_first(parts)
+    return largest_first(parts)
 
 
 def region_growing(found: Canvas, allowed: Mask, slope_m: float) -> Found:
@@ -98,20 +98,9 @@ def region_growing(found: Canvas, allowed: Mask, slope_m: float) -> Found:
     )
     flat = (rises & (slope < slope_m)).astype(np.uint8)
     _, seeds, stats, _ = cv2.connectedComponentsWithStats(flat, connectivity=4)
-    seeds[stats[seeds, cv2.CC_STAT_AREA] < _LEAST_CELLS // 2] = 0
+    seeds[stats[seeds, cv2.CC_STAT_AREA] < LEAST_CELLS // 2] = 0
     watershed = importlib.import_module("skimage.segmentation").watershed
-    return _largest_first(watershed(slope, seeds, mask=rises))
-
-
-def _largest_first(parts: NDArray[np.integer]) -> Found:
-    """Return labels in the order of their sizes, and sizes as scores; small parts are left out."""
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    order = np.argsort(-sizes, kind="stable")
-    kept = order[sizes[order] >= _LEAST_CELLS]
-    number = np.zeros(len(sizes), np.uint16)
-    number[kept] = np.arange(1, len(kept) + 1)
-    return number[parts], sizes[kept].astype(np.float64)
+    return largest_first(watershed(slope, seeds, mask=rises))
 
 
 def tuned(count: int) -> dict[str, float]:

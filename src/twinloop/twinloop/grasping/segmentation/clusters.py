@@ -11,7 +11,7 @@ from twinloop.grasping.heights import LEAST_HEIGHT_M
 from twinloop.grasping.segmentation.image import HEIGHT, WIDTH, Canvas, Mask
 
 _STEP_M = 0.006
-_LEAST_CELLS = 40
+LEAST_CELLS = 40  # of a thing
 _FRAYED = 2  # cells at a thing's edge that are parted from all, and join it
 
 
@@ -28,15 +28,21 @@ def clusters(found: Canvas, allowed: Mask) -> tuple[NDArray[np.uint16], NDArray[
     grid[::2, ::2] = rises
     grid[1::2, ::2] = rises[1:] & rises[:-1] & (np.abs(np.diff(above, axis=0)) < _STEP_M)
     grid[::2, 1::2] = rises[:, 1:] & rises[:, :-1] & (np.abs(np.diff(above, axis=1)) < _STEP_M)
-    parts = cv2.connectedComponents(grid, connectivity=4)[1][::2, ::2]
-    areas = np.bincount(parts.ravel())
-    areas[0] = 0
-    order = np.argsort(-areas, kind="stable")
-    kept = order[areas[order] >= _LEAST_CELLS]
-    number = np.zeros(len(areas), np.uint16)
-    number[kept] = np.arange(1, len(kept) + 1)
-    labels = number[parts]
+    labels, areas = largest_first(cv2.connectedComponents(grid, connectivity=4)[1][::2, ::2])
     for _ in range(_FRAYED):
         grown = np.asarray(cv2.dilate(labels, np.ones((3, 3), np.uint8)), np.uint16)
         labels = np.where(rises & (labels == 0), grown, labels)
-    return labels, areas[kept] / max(int(areas.max()), 1)
+    return labels, areas / areas.max(initial=1.0)
+
+
+def largest_first(
+    parts: NDArray[np.integer], least_cells: int = LEAST_CELLS
+) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+    """Return labels by size, [H, W] -> [H, W], 0 for none and for small parts, and sizes [K]."""
+    areas = np.bincount(parts.ravel())
+    areas[0] = 0
+    order = np.argsort(-areas, kind="stable")
+    kept = order[areas[order] >= least_cells]
+    number = np.zeros(len(areas), np.uint16)
+    number[kept] = np.arange(1, len(kept) + 1)
+    return number[parts], areas[kept].astype(np.float64)
