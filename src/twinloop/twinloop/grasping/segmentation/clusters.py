@@ -28,7 +28,8 @@ def clusters(found: Canvas, allowed: Mask) -> tuple[NDArray[np.uint16], NDArray[
     grid[::2, ::2] = rises
     grid[1::2, ::2] = rises[1:] & rises[:-1] & (np.abs(np.diff(above, axis=0)) < _STEP_M)
     grid[::2, 1::2] = rises[:, 1:] & rises[:, :-1] & (np.abs(np.diff(above, axis=1)) < _STEP_M)
-    labels, areas = largest_first(cv2.connectedComponents(grid, connectivity=4)[1][::2, ::2])
+    parts = np.asarray(cv2.connectedComponents(grid, connectivity=4)[1], np.int64)
+    labels, areas = largest_first(parts[::2, ::2])
     for _ in range(_FRAYED):
         grown = np.asarray(cv2.dilate(labels, np.ones((3, 3), np.uint8)), np.uint16)
         labels = np.where(rises & (labels == 0), grown, labels)
