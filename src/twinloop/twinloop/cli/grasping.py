@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from twinloop.cli.errors import CommandError
+from twinloop.cli.grasping_data import DataFolder, OfSplit, Ray, Split, Workers, generate_parts
 from twinloop.cli.grasping_segments import segment_data_command, segment_train_command
-from twinloop.cli.grasping_split import Split
 from twinloop.cli.options import command_line
 from twinloop.reporting.progress import WorkProgress
 
@@ -24,27 +24,19 @@ app.command("segment-train")(segment_train_command)
 
 @app.command("data")
 def data_command(
-    out: Annotated[Path, typer.Argument(help="Folder for them; carried on with if there.")],
+    out: DataFolder,
     scenes: Annotated[int, typer.Option(help="Heaps, in parts of 20.", min=1)] = 1000,
-    split: Annotated[Split, typer.Option(help="Whose objects are used.")] = Split.train,
-    workers: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
-    ray: Annotated[str, typer.Option(help="Ray cluster to use: its address, auto, or local.")] = "",
+    split: OfSplit = Split.train,
+    workers: Workers = 1,
+    ray: Ray = "",
 ) -> None:
     """Generate grasps of heaps with their robust quality, about 200 a scene, 100 kB on disk.
 
     Equal splits and numbers give equal data, however many processes there are.
     """
-    from twinloop_sim.grasping.generate import generate
+    from twinloop_sim.grasping.generate import SCENES_IN_PART, make_part
 
-    from twinloop.fleet import FleetError
-
-    console = Console()
-    try:
-        with WorkProgress(console, scenes, "scenes") as progress:
-            parts = generate(out, scenes, split.value, workers, ray or None, progress.update)
-    except FleetError as error:
-        raise CommandError(str(error)) from error
-    console.print(f"{parts} parts in {out}", soft_wrap=True, highlight=False)
+    generate_parts(out, scenes, split, workers, ray, make_part, SCENES_IN_PART)
 
 
 @app.command("train")
