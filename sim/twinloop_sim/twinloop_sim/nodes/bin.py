@@ -33,7 +33,8 @@ class BinNode(Node):
     """Plays a depth camera over a bin.
 
     Without an arm nothing in the bin moves between two heaps. With one, time goes on by ticks of
-    the cell, as near to real time as the machine is able to, and stamps are of that time.
+    the cell, as near to real time as the machine is able to, and stamps and images are by that
+    time: a slow machine has no more images to draw for a second of it than a fast one.
     """
 
     parameters = (
@@ -41,7 +42,9 @@ class BinNode(Node):
         ParameterSpec("count", 0, "Objects of a heap; 0: a Poisson number", 0, MOST_OBJECTS),
         ParameterSpec("camera", "vga", "Model of the camera", choices=tuple(depth_camera.MODELS)),
         ParameterSpec("noise", "structured_light", "Noise of the depths", choices=tuple(NOISES)),
-        ParameterSpec("rate_hz", 2.0, "Images a second, while somebody looks", 0.1, 10.0),
+        ParameterSpec(
+            "rate_hz", 2.0, "Images a second, with an arm of its time, while seen", 0.1, 10.0
+        ),
         ParameterSpec("arm", False, "Put an arm and another bin beside it"),
         ParameterSpec("seed", 0, "Of the first heap; heaps count up", 0, 2**31 - 1),
     )
@@ -59,17 +62,19 @@ class BinNode(Node):
         self._scene = BinCell() if self.param("arm") else Scene()
         if isinstance(self._scene, BinCell):
             self._arm = BinArm(self, self._scene, self._now_ns)
-            self._pace = self.create_timer(TICKS * TICK_S, self.guarded(self._tick))
         self._images = self.create_publisher(Image, "depth/image_raw", qos.IMAGE)
         self._infos = self.create_publisher(CameraInfo, "depth/camera_info", qos.IMAGE)
         self._service = self.create_service(Trigger, "drop_heap", self._on_drop)
-        self._timer = self.create_timer(1.0 / self.param("rate_hz"), self.guarded(self._expose))
+        self._exposed_s = 0.0
+        if self._arm is None:
+            self._timer = self.create_timer(1.0 / self.param("rate_hz"), self.guarded(self._expose))
+        else:
+            self._timer = self.create_timer(TICKS * TICK_S, self.guarded(self._tick))
         self._drop()
 
     def cleanup(self) -> None:
         self.destroy_timer(self._timer)
         if self._arm is not None:
-            self.destroy_timer(self._pace)
             self._arm.close()
             self._arm = None
         self.destroy_publisher(self._frames)
@@ -119,6 +124,9 @@ class BinNode(Node):
         for _ in range(TICKS):
             self._scene.tick()
             self._arm.publish()
+        if self._scene.now_s - self._exposed_s >= 1.0 / self.param("rate_hz"):
+            self._exposed_s = self._scene.now_s
+            self._expose()
 
     def _tell_frame(self) -> None:
         """Publish where the camera is, as its calibration would."""
