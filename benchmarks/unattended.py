@@ -57,6 +57,7 @@ SAMPLE_S = 5.0  # steady, between two looks at the memory
 SILENT_S = 300.0  # steady, without the twin's clock: the run has failed
 END_S = 30.0  # for processes to be gone
 FIRST_SEED = 930_000
+FETCH_S = 15.0  # a reset that took longer had the arm bring a ball
 PHASES = {
     EpisodeStatus.RESETTING: "resetting",
     EpisodeStatus.RUNNING: "turning",
@@ -233,13 +234,18 @@ def shares(course: Course) -> dict[str, float]:
     return {name: seconds / course.seconds for name, seconds in spent.items()}
 
 
-def draw(path: Path, course: Course, figures: list[Any]) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
-    took = [
+def reset_times(course: Course) -> list[tuple[float, float]]:
+    """Return when each reset began and how long it took, s."""
+    return [
         (start_s, end_s - start_s)
         for (start_s, name), (end_s, _) in zip(course.phases, course.phases[1:], strict=False)
         if name == "resetting"
     ]
+
+
+def draw(path: Path, course: Course, figures: list[Any]) -> None:
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    took = reset_times(course)
     axes[0].scatter([at / 60 for at, _ in took], [s for _, s in took], s=8)
     axes[0].set(xlabel="time [min]", ylabel="time of a reset [s]")
     count = np.arange(1, len(figures) + 1)
@@ -274,6 +280,8 @@ def main() -> None:
     bad = [path.name for path in bags if not check(path).is_sound]
     episodes = read_run(folder / "bags", load_contract(TASK))
     ended = [one for one in episodes if one.steps > 0]
+    took = np.array([seconds for _, seconds in reset_times(course)])
+    fetched = took >= FETCH_S
     resets = [why for _, kind, why in course.ends if kind == "reset"]
     drops = sum(
         kind == "episode" and why in ("dropped", "balls_lost") for _, kind, why in course.ends
@@ -287,7 +295,11 @@ def main() -> None:
         "reason": course.reason,
         "episodes": len(ended),
         "drops": drops,
+        "episode_ends": Counter(why for _, kind, why in course.ends if kind == "episode"),
         "resets": len(resets),
+        "resets_with_the_arm": int(fetched.sum()),
+        "reset_s_median_with_the_arm": float(np.median(took[fetched])) if fetched.any() else None,
+        "reset_s_median_without": float(np.median(took[~fetched])) if (~fetched).any() else None,
         "resets_that_failed": Counter(why for why in resets if why),
         "shares": shares(course),
         "success": float(np.mean([one.succeeded for one in ended])) if ended else None,
