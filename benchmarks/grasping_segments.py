@@ -57,8 +57,11 @@ class Case:
     heap: segments.SeenHeap
 
 
-def cases(split: str, camera: str, count: int) -> Iterator[Case]:
-    """Yield heaps of a split as a camera sees them; equal numbers are equal heaps."""
+def cases(split: str, camera: str, count: int, refused: list[str]) -> Iterator[Case]:
+    """Yield heaps of a split as a camera sees them; equal numbers are equal heaps.
+
+    Why an image cannot be segmented at all is added to `refused`.
+    """
     scene = Scene()
     model, noise = CAMERAS[camera]
     for index in range(count):
@@ -67,7 +70,8 @@ def cases(split: str, camera: str, count: int) -> Iterator[Case]:
         heap = segments.see(scene, model, noise, rng)
         try:
             found = canvas(heap.view.depth, heap.view.camera.camera)
-        except GraspRefused:
+        except GraspRefused as error:
+            refused.append(f"heap {index}: {error}")
             continue
         region = heap.view.mask
         if region is None:
@@ -105,7 +109,7 @@ def region_growing(found: Canvas, allowed: Mask, slope_m: float) -> Found:
 
 def tuned(count: int) -> dict[str, float]:
     """Return each library method's best setting on heaps of validation objects."""
-    known = [case for camera in CAMERAS for case in cases("val", camera, count)]
+    known = [case for camera in CAMERAS for case in cases("val", camera, count, [])]
     best = {}
     for name, method, settings in (
         ("euclidean_clustering", euclidean, _RADII_M),
@@ -145,7 +149,8 @@ def measure(
     found = {name: Accuracy() for name in methods}
     took: dict[str, list[float]] = {name: [] for name in methods}
     whole = []
-    for number, case in enumerate(cases("test", camera, count)):
+    refused: list[str] = []
+    for number, case in enumerate(cases("test", camera, count, refused)):
         for name, method in methods.items():
             took[name].append(_add(found[name], case, method))
         view = case.heap.view
@@ -164,4 +169,5 @@ def measure(
     ]
     wall, core = np.percentile(np.array(whole), [50, 99], axis=0).T.tolist()
     rows[0] |= {"image_ms_p50": wall[0], "image_ms_p99": wall[1], "image_core_ms_p50": core[0]}
+    rows[0] |= {"heaps": count, "refused": refused}
     return rows
