@@ -68,7 +68,7 @@ def test_a_block_that_rests_on_the_studs_costs_much_more_than_one_in_its_seat() 
         cost(task, seen(task, block_position=goal + torch.tensor([0.0, 0.0, z]), goal=goal))
         for z in (0.0, 0.0045, 0.05)
     )
-    assert resting - seated > 0.2 * (high - seated)
+    assert resting - seated > 0.12 * (high - seated)
 
 
 def test_a_mug_nearer_to_its_coaster_costs_less_and_earns_more() -> None:

@@ -163,13 +163,18 @@ class BinCell(Scene):
         return ArmState(position[:7], velocity[:7], position[7:], velocity[7:])
 
     def _part_from_itself(self, links: dict[str, int]) -> None:
-        """Let the arm touch bins and table, and not itself."""
+        """Let the arm touch bins and table, and neither itself nor what it is mounted on.
+
+        The hulls of its first two links reach into the table; contacts there push nothing, but
+        joints at rest would tell velocities.
+        """
         static = {links[name] for name in _STATIC}
         indices = list(links.values())
         for first in indices:
             for second in indices:
                 if first < second and (first in static) == (second in static):
                     self.client.setCollisionFilterPair(self._body, self._body, first, second, 0)
-        base = links["panda_link0"]
-        for name in _STATIC:
-            self.client.setCollisionFilterPair(self._body, self._body, base, links[name], 0)
+        for part in ("panda_link0", "panda_link1"):
+            for name in _STATIC:
+                pair = links[part], links[name]
+                self.client.setCollisionFilterPair(self._body, self._body, *pair, 0)

@@ -85,18 +85,19 @@ class Cleared:
 
 @dataclass
 class _Judge:
-    """Watches what comes to lie in the other bin, and tells it of the attempt before."""
+    """Watches what comes to lie in the other bin, and tells by which attempt."""
 
     cell: BinCell
     tries: list[Try] = field(default_factory=list)
     known: set[int] = field(default_factory=set)
 
     def note(self, view: View, attempt: Attempt) -> None:
-        self.look()
+        """Take an attempt that is over; what arrived since it began, did so by it."""
         self.tries.append(Try(view, attempt))
+        self.look()
 
     def look(self) -> None:
-        """Be told whenever nothing falls."""
+        """Count what arrived for the last attempt."""
         there = {body for body in self.cell.items if self.cell.is_in_target(body)}
         if self.tries:
             self.tries[-1].moved += len(there - self.known)
@@ -158,7 +159,7 @@ def clear_bin(
     loop = PickLoop(cell_devices(cell, camera, noise, rng), moves, finder, judge.note)
 
     def tell(phase: str, _percent: float) -> None:
-        if phase == "lower":  # what was let go before lies still by now
+        if phase in ("plan", "lower"):  # what was let go before has fallen by now
             judge.look()
 
     outcome = loop.run(tell)

@@ -178,6 +178,8 @@ class PickLoop:
     def _clear(self) -> str:
         """Rise out of a bin, and go out of the camera's sight; what is held is put over."""
         arm, gripper = self._devices.arm, self._devices.gripper
+        # A motion that was given up ends where the arm has come to rest.
+        self._run.until(lambda: arm.course() is not Course.ACTIVE)
         rise = planned(lambda: self._moves.rise(arm.position(), gripper.width_m()))
         if rise is not None:
             self._follow(rise)
