@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad depth images, cameras and training data to heap segmentation: refused by a name."""
+"""Bad depth images and cameras to heap segmentation, bad training data of grasps and heaps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from messages import broken
 from sensor_msgs.msg import Image
 from tally import TALLY, examples
 from texts import spoiled_bytes
+from twinloop.grasping import data as grasp_data
 from twinloop.grasping.refusals import GraspRefused, Reason
 from twinloop.grasping.segmentation import data, segment
 from twinloop.nodes import qos
@@ -73,20 +74,39 @@ def test_bad_matrices_of_a_camera_are_refused(draws: st.DataObject) -> None:
     TALLY.read("camera matrix", lambda: segment(DEPTH, matrix), (GraspRefused,))
 
 
-def test_spoilt_data_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("read", "arrays"),
+    [
+        (
+            data.load,
+            {
+                "heights": np.zeros((1, 240, 320), np.int16),
+                "labels": np.zeros((1, 240, 320), np.uint8),
+            },
+        ),
+        (
+            grasp_data.load,
+            {
+                "crops": np.zeros((2, 32, 48), np.uint8),
+                "numbers": np.zeros((2, 2), np.float32),
+                "labels": np.zeros(2, np.float32),
+            },
+        ),
+    ],
+    ids=["segmentation", "grasps"],
+)
+def test_spoilt_data_are_refused(
+    read: Callable[[Path, str], Any], arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     path = tmp_path / "train-00000.npz"
-    np.savez_compressed(
-        path,
-        heights=np.zeros((1, 240, 320), np.int16),
-        labels=np.zeros((1, 240, 320), np.uint8),
-    )
+    np.savez_compressed(path, **arrays)
     sound = path.read_bytes()
-    assert len(data.load(tmp_path, "train")) == 1
+    assert len(read(tmp_path, "train")) > 0
 
     @examples(100)
     @given(content=spoiled_bytes(sound))
     def try_out(content: bytes) -> None:
         path.write_bytes(content)
-        TALLY.read("segmentation data", lambda: data.load(tmp_path, "train"), (ValueError,))
+        TALLY.read("training data", lambda: read(tmp_path, "train"), (ValueError,))
 
     try_out()

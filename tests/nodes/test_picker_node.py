@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picker node over DDS: a simulated arm clears its bin, and is cancelled."""
+"""The picker node over DDS: a simulated arm clears its bin, is cancelled, and stopped."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from bag_processes import Observer, wait_until
 from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 from twin_station import start_node
 from twinloop.dds import take_domain
 from twinloop.nodes import qos
@@ -76,6 +78,24 @@ def test_a_cancelled_goal_leaves_the_arm_standing(client: Client) -> None:
     assert answer.status == GoalStatus.STATUS_CANCELED
     assert (answer.result.success, answer.result.reason) == (False, "cancelled")
     wait_until(lambda: max(abs(v) for v in client.joints[-1].velocity) < 0.01, LONG_S)
+
+
+def test_an_emergency_stop_ends_it_by_name_and_the_arm_stands(client: Client) -> None:
+    button = client.observer.node.create_publisher(Bool, "emergency_stop", qos.HEARTBEAT)
+    wait_until(lambda: button.get_subscription_count() > 0, LONG_S)
+    handle = client.ask()
+    wait_until(lambda: "approach" in client.phases, LONG_S)
+    button.publish(Bool(data=True))
+    answer = client.end(handle)
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert (answer.result.reason, answer.result.picked) == ("stopped", 0)
+    assert answer.result.message.endswith("emergency stop pressed")
+    wait_until(lambda: max(abs(v) for v in client.joints[-1].velocity) < 0.01, LONG_S)
+    stood = np.array(client.joints[-1].position)
+    refused = client.end(client.ask())
+    assert (refused.result.success, refused.result.reason) == (False, "stopped")
+    assert np.abs(np.array(client.joints[-1].position) - stood).max() < 0.01
+    button.publish(Bool(data=False))
 
 
 def test_a_bin_is_cleared(client: Client) -> None:

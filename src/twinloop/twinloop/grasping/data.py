@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twinloop.grasping.crops import COLUMNS, ROWS
+from twinloop.grasping.parts import read_parts
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,17 @@ def load(folder: Path, split: str) -> Samples:
     Raises:
         ValueError: there are none, or one is damaged; names the file.
     """
-    paths = sorted(
-        path for path in folder.glob(f"{split}-*.npz") if not path.name.endswith(".tmp.npz")
-    )
-    if not paths:
-        raise ValueError(f"{folder} holds no parts of split {split!r}: expected {split}-00000.npz")
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for path in paths:
-        try:
-            with np.load(path, allow_pickle=False) as part:
-                crops, numbers, labels = part["crops"], part["numbers"], part["labels"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: is no part of grasping data: {error}") from error
+    found: list[list[np.ndarray]] = []
+    for path, (crops, numbers, labels) in read_parts(folder, split, ("crops", "numbers", "labels")):
+        if labels.ndim != 1:
+            raise ValueError(f"{path}: labels are {labels.shape}, expected one row of numbers")
         count = len(labels)
         if crops.shape != (count, ROWS, COLUMNS) or numbers.shape != (count, 2):
             raise ValueError(
                 f"{path}: crops are {crops.shape} and numbers {numbers.shape}, expected "
                 f"({count}, {ROWS}, {COLUMNS}) and ({count}, 2)"
             )
-        found.append((crops, numbers, labels))
+        found.append([crops, numbers, labels])
     crops, numbers, labels = (np.concatenate(column) for column in zip(*found, strict=True))
     return Samples(
         torch.from_numpy(crops.astype(np.uint8)),

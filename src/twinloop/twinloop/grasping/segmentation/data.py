@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twinloop.grasping.parts import read_parts
 from twinloop.grasping.segmentation.image import HEIGHT, STEP_M, UNSEEN, WIDTH, Floats, Mask
 
 Heights = NDArray[np.int16]
@@ -56,17 +57,11 @@ def load(folder: Path, split: str) -> Heaps:
     Raises:
         ValueError: there are none, or one is damaged; names the file.
     """
-    paths = [p for p in sorted(folder.glob(f"{split}-*.npz")) if not p.name.endswith(".tmp.npz")]
-    if not paths:
-        raise ValueError(f"{folder} holds no parts of split {split!r}: expected {split}-00000.npz")
     digest = hashlib.sha256()
     found: list[tuple[Heights, Truth]] = []
-    for path in paths:
-        try:
-            with np.load(path, allow_pickle=False) as part:
-                heights, labels = part["heights"], part["labels"]
-        except Exception as error:  # whatever zip, zlib and numpy's reader of headers raise
-            raise ValueError(f"{path}: is no part of segmentation data: {error}") from error
+    for path, (heights, labels) in read_parts(folder, split, ("heights", "labels")):
+        if labels.ndim != 3:
+            raise ValueError(f"{path}: labels are {labels.shape}, expected views of cells")
         size = (len(labels), HEIGHT, WIDTH)
         if (heights.shape, heights.dtype, labels.shape) != (size, np.dtype(np.int16), size):
             raise ValueError(
