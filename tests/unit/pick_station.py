@@ -22,6 +22,7 @@ from twinloop.resets.machine import Outcome
 
 DOWN = np.diag([1.0, -1.0, -1.0])
 TICK_S = 0.02
+BRAKE_S = 0.1  # that the arm goes on for when a motion is given up
 PLACES = ([0.02, 0.03, 0.02], [-0.08, -0.05, 0.03], [0.1, 0.06, 0.02])
 
 
@@ -77,6 +78,8 @@ class FakeCell:
     _motion: Trajectory | None = None
     _began_s: float = 0.0
     _course: Course = Course.IDLE
+    _stands_s: float = np.inf
+    _pushes_since_s: float = -1.0
 
     def __post_init__(self) -> None:
         self.planner = planner()
@@ -112,9 +115,11 @@ class FakeCell:
         self.time_s += max(seconds, TICK_S)
         motion = self._motion
         if self._course is Course.ACTIVE and motion is not None:
-            since_s = self.time_s - self._began_s
+            since_s = min(self.time_s, self._stands_s) - self._began_s
             self.q = motion.at(since_s)
-            if since_s >= motion.duration:
+            if self.time_s >= self._stands_s:
+                self._course = Course.IDLE
+            elif since_s >= motion.duration:
                 self._course = Course.FAILED if self.arm_fails else Course.DONE
                 self.arm_fails = max(self.arm_fails - 1, 0)
 
@@ -125,13 +130,16 @@ class FakeCell:
 
     def follow(self, trajectory: Trajectory) -> None:
         assert np.abs(trajectory.position[0] - self.q).max() < 0.02, "a jump"
+        assert self._course is not Course.ACTIVE, "it moves"
         self._motion, self._began_s, self._course = trajectory, self.time_s, Course.ACTIVE
+        self._stands_s = np.inf
 
     def course(self) -> Course:
         return self._course
 
     def cancel(self) -> None:
-        self._motion, self._course = None, Course.IDLE
+        if self._course is Course.ACTIVE:
+            self._stands_s = min(self._stands_s, self.time_s + BRAKE_S)
 
     # Eyes, scales, safety.
 
@@ -143,8 +151,11 @@ class FakeCell:
 
     def force(self) -> np.ndarray:
         is_low = self.phases[-1] == "lower" and self.tool_z < 0.15
+        if is_low and self._pushes_since_s == self._began_s:
+            return np.array([0.0, 0.0, 60.0])
         if is_low and self.blocks > 0:
             self.blocks -= 1
+            self._pushes_since_s = self._began_s  # until the next way down
             return np.array([0.0, 0.0, 60.0])
         mass = 0.0 if self.held is None else self.held.mass_kg
         return np.array([0.0, 0.0, -mass * GRAVITY_M_S2])

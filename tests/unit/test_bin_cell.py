@@ -18,7 +18,7 @@ from twinloop.resets.faults import Fault
 from twinloop.robots.description import bins_urdf
 from twinloop_sim.grasping import depth_camera, scene
 from twinloop_sim.grasping.bin_cell import TICK_S, BinCell
-from twinloop_sim.grasping.clearing import TopDown
+from twinloop_sim.grasping.clearing import Kind, TopDown, clear_bin
 from twinloop_sim.grasping.pick_devices import CellScales, cell_devices
 
 DOWN = np.diag([1.0, -1.0, -1.0])
@@ -130,6 +130,24 @@ def test_a_thing_is_really_picked_and_put_over(cell, planner) -> None:
     assert cell.is_in_target(body)
     assert loop.attempts[-1].weight_kg == pytest.approx(cell.items[body].mass_kg, abs=0.03)
     assert outcome.seconds < 30.0
+
+
+def test_the_arm_at_rest_touches_nothing_of_its_mount_and_tells_no_speed(cell) -> None:
+    cell.clear(True)
+    cell.run(0.5)
+    body = cell._body
+    assert cell.client.getContactPoints(bodyA=body, bodyB=body) == ()
+    assert np.abs(cell.arm.qd).max() < 1e-3
+
+
+def test_what_arrives_is_credited_to_the_attempt_that_brought_it(cell, planner) -> None:
+    """A thing that falls into the other bin as the fingers open is that attempt's."""
+    finder = TopDown(SETTINGS)
+    found = clear_bin(cell, PickMoves(planner, SETTINGS), finder, Kind.single, "ideal", index=3)
+    assert found.objects == found.moved == 1
+    assert sum(one.moved for one in found.tries) == 1
+    put_over = [one for one in found.tries if one.attempt.fault is None]
+    assert [one.end for one in put_over] == ["picked"]
 
 
 def test_withdrawn_on_the_way_the_arm_brakes_and_stands(cell, planner) -> None:
