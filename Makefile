@@ -4,7 +4,8 @@ SHELL := /bin/bash
 
 BENCHES := bench-learning bench-tracker bench-gap bench-gate bench-planning bench-fleet bench-hands \
 	bench-ablation bench-training_speed bench-eyes bench-motion bench-calibration bench-lqr \
-	bench-grasping bench-web bench-resets bench-unattended bench-rl bench-policy bench-offline bench-assist
+	bench-grasping bench-web bench-resets bench-unattended bench-rl bench-policy bench-offline bench-assist \
+	bench-lerobot_loader
 
 .PHONY: setup peers demo test faults fuzz lint results clean $(BENCHES)
 

@@ -97,6 +97,10 @@ def test_bags_come_back_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     tasks = parquet.read_table(folder / "meta/tasks.parquet")
     assert tasks.to_pylist() == [{"task_index": 0, "task": "pendulum up"}]
+    # LeRobot's loader looks tasks up by their text, in the index of a data frame.
+    about = json.loads(tasks.schema.metadata[b"pandas"])
+    assert about["index_columns"] == ["task"]
+    assert [one["field_name"] for one in about["columns"]] == tasks.column_names
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2

@@ -83,8 +83,22 @@ def export(bags: Sequence[Path], folder: Path) -> int:
     _write_data(arrow, parquet, folder, rows, runs)
     _write_episodes(arrow, parquet, folder, rows, runs, tasks)
     table = arrow.table({"task_index": list(range(len(tasks))), "task": tasks})
-    # LeRobot reads the text as the index of a data frame.
-    pandas = {"index_columns": ["task"], "columns": [], "column_indexes": []}
+    # LeRobot reads the text as the index of a data frame, which pandas finds by what is said of it.
+    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            {
+                "name": name,
+                "field_name": name,
+                "pandas_type": kind,
+                "numpy_type": numpy_type,
+                "metadata": None,
+            }
+            for name, (kind, numpy_type) in kinds.items()
+        ],
+    }
     table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
     parquet.write_table(table, folder / "meta/tasks.parquet")
     _write_json(folder / "meta/stats.json", {k: _statistics(v) for k, v in rows.items()})
