@@ -40,14 +40,16 @@ class PlannerSettings:
 
     Attributes:
         first: grasps judged at first.
-        rounds: of refinement, with as many as `again` each.
+        rounds: of refinement, with as many as `again` each; without any, grasps stay where edges
+            oppose each other, which the arm's picks were measured to be better for
+            (docs/grasping.md).
         elites: share of a round that the next one varies.
         apart_m: least distance of two grasps that are told.
         told: at most so many grasps.
     """
 
     first: int = 240
-    rounds: int = 2
+    rounds: int = 0
     again: int = 120
     elites: float = 0.2
     apart_m: float = 0.008

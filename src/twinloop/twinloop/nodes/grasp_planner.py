@@ -42,7 +42,7 @@ class GraspPlannerNode(Node):
         ParameterSpec("weights", "", "Folder of the quality network; empty: the shipped one"),
         ParameterSpec("most", 20, "Grasps that are told at most", 1, 200),
         ParameterSpec("candidates", 240, "Grasps that are judged at first", 20, 5000),
-        ParameterSpec("rounds", 2, "Rounds of refinement", 0, 10),
+        ParameterSpec("rounds", PlannerSettings().rounds, "Rounds of refinement", 0, 10),
         ParameterSpec(
             "fresh_s", 1.0, "Age at which a heard image is no longer used [s]", 0.05, 60.0
         ),
