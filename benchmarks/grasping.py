@@ -16,6 +16,7 @@ spreads the protocol over time; what was not measured yet holds no target.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from twinloop.grasping import calibration, candidates, heights, segmentation, surface, weights
 from twinloop.grasping.gripper import FRANKA_HAND
-from twinloop.grasping.planner import GraspPlanner
+from twinloop.grasping.planner import GraspPlanner, PlannerSettings
 from twinloop.grasping.refusals import GraspRefused
 from twinloop.paths import share
 from twinloop_sim.grasping import depth_camera, labels, objects, views
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="to measure")
     parser.add_argument("--rows", default="", help="of the pick loop, that have this in their name")
     parser.add_argument("--scale", type=int, help="times the quick form's scenes; full: 10")
+    parser.add_argument("--rounds", type=int, help="of refinement; the planner's own without")
     parser.add_argument("--cut", default="", help="why a full protocol is cut short")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -65,7 +67,10 @@ def main() -> None:
     attempts = arguments.attempts or (300 if arguments.full else 8)
     scale = arguments.scale or (10 if arguments.full else 1)
     network, manifest = weights.load(share("models", "grasping"))
-    planner = GraspPlanner(network, manifest.calibration)
+    settings = PlannerSettings()
+    if arguments.rounds is not None:
+        settings = dataclasses.replace(settings, rounds=arguments.rounds)
+    planner = GraspPlanner(network, manifest.calibration, settings=settings)
 
     def part(name: str, make: Callable[[], Any]) -> Any:
         path = folder / f"{name}.json"
@@ -97,6 +102,7 @@ def main() -> None:
         draw(folder / "reliability.png", told)
         plots.append(folder / "reliability.png")
     figures: dict[str, Any] = {
+        "rounds_of_refinement": settings.rounds,
         "plan": timing,
         "validation": manifest.trained.get("validation", {}),
         "model_mb": manifest.bytes / 1e6,

@@ -6,13 +6,16 @@ from __future__ import annotations
 import signal
 
 import numpy as np
+import pytest
 from bag_processes import Observer, wait_until
+from graph import running
 from sensor_msgs.msg import CameraInfo, Image
 from twin_station import start_node
 from twinloop.dds import take_domain
 from twinloop.grasping import heights
 from twinloop.nodes import qos
 from twinloop.nodes.grasp_messages import camera_of, depth_of
+from twinloop_sim.nodes.bin import BinNode
 
 DOMAIN = take_domain()
 
@@ -38,3 +41,15 @@ def test_a_bin_shows_its_heap_and_drops_another() -> None:
         assert not np.array_equal(depth_of(images[-1]), depth)
     process.send_signal(signal.SIGINT)
     assert process.wait(60.0) == 0
+
+
+def test_with_an_arm_images_come_by_its_time() -> None:
+    """However long an image takes to draw, a second of the arm's time has as many."""
+    with running(BinNode, arm=True, count=1, rate_hz=5.0) as node:
+        exposed: list[int] = []
+        node._expose = lambda: exposed.append(node._now_ns())
+        began_ns = node._now_ns()
+        while node._now_ns() < began_ns + 10**9:
+            node._tick()
+    assert len(exposed) == 5
+    assert np.diff(exposed) == pytest.approx(0.2e9, abs=0.02e9)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -123,6 +124,22 @@ def test_a_plan_is_ranked_sound_and_the_same_again(network: QualityNetwork) -> N
         assert one.rotation[:, 2] == pytest.approx([0, np.sin(0.15), np.cos(0.15)], abs=0.02)
         spread = np.linalg.norm(one.contacts[1] - one.contacts[0])
         assert 0.02 < spread <= one.width_m + 1e-9
+
+
+def test_refinement_keeps_what_was_drawn_and_finds_what_is_judged_better(
+    network: QualityNetwork,
+) -> None:
+    scene = heights.build(grasp_views.table([BOX], 0.15), CAMERA)
+    best, counts = [], []
+    for rounds in (0, 2):
+        planner = GraspPlanner(network, settings=dataclasses.replace(SETTINGS, rounds=rounds))
+        grasps, quality = planner.search(scene, np.random.default_rng(5))
+        best.append(quality[0])
+        counts.append(len(grasps))
+        deep = surface.penetration(scene, grasps, FRANKA_HAND)
+        assert np.all(deep < surface.TOLERANCE_M)
+    assert best[1] > best[0]
+    assert counts[1] > counts[0]
 
 
 def test_poses_and_rows_are_each_other(network: QualityNetwork) -> None:

@@ -41,8 +41,7 @@ class PlannerSettings:
     Attributes:
         first: grasps judged at first.
         rounds: of refinement, with as many as `again` each; without any, grasps stay where edges
-            oppose each other, which the arm's picks were measured to be better for
-            (docs/grasping.md).
+            oppose each other; the arm's picks in heaps were better so (docs/grasping.md).
         elites: share of a round that the next one varies.
         apart_m: least distance of two grasps that are told.
         told: at most so many grasps.

@@ -43,6 +43,7 @@ class TaskNode(Node):
         self.phase, self.trouble = "", ""
         self.action: TaskAction | None = None
         self._devices: tuple[Device, ...] = ()
+        self._prepared: threading.Thread | None = None
 
     # What a task's node says of itself.
 
@@ -89,7 +90,7 @@ class TaskNode(Node):
             self.action.end()
 
     def cleanup(self) -> None:
-        self._prepared.join()
+        self._wait_until_prepared()
         if self.action is not None:
             self.action.close()
         for device in self._devices:
@@ -112,6 +113,10 @@ class TaskNode(Node):
         complaint = self.complaint() if self._devices else ""
         return Health(WARN, complaint, values) if complaint else Health(OK, "idle", values)
 
+    def _wait_until_prepared(self) -> None:
+        if self._prepared is not None:
+            self._prepared.join()
+
     def _prepare(self) -> None:
         try:
             self.prepare()
@@ -121,7 +126,7 @@ class TaskNode(Node):
     def _carry_out(self, handle: ServerGoalHandle) -> Outcome:
         assert self.action is not None
         withdrawn = self.action.withdrawn
-        self._prepared.join()
+        self._wait_until_prepared()
         if self.trouble:
             return Outcome(Fault.NO_PATH, self.trouble, 0.0, (), {})
         missing, end_s = self.missing(), time.monotonic() + _DISCOVERY_S
