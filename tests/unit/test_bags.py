@@ -71,13 +71,16 @@ def test_a_rollout_whose_command_channel_is_not_its_action_is_refused(tmp_path: 
 def test_a_missing_step_splits_the_episode(tmp_path: Path) -> None:
     rollout = random_rollout(steps=12)
     whole = write_rollout(tmp_path / "whole", rollout, CONTRACT, about())
-    with EpisodeWriter(tmp_path / "gap", metadata(whole).episode) as writer:
+    told = metadata(whole).episode.model_copy(update={"stop_reason": "dropped"})
+    with EpisodeWriter(tmp_path / "gap", told) as writer:
         for message in read_messages(whole):
             is_stats = message.topic == "/plan_stats"
             if not (is_stats and message.decode().step == 4):
                 writer.write_raw(message.topic, message.type, message.cdr, message.log_time_ns)
     parts = episodes(tmp_path / "gap", CONTRACT)
     assert [(p.meta["first_step"], len(p)) for p in parts] == [(0, 4), (5, 7)]
+    # What ended the episode did not end its first run.
+    assert [p.meta["stop_reason"] for p in parts] == [None, "dropped"]
     np.testing.assert_array_equal(parts[0].observations, rollout.observations[:5])
     np.testing.assert_array_equal(parts[1].observations, rollout.observations[5:])
     assert len(episode(tmp_path / "gap", CONTRACT)) == 7

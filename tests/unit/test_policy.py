@@ -24,7 +24,9 @@ CHANGE = 0.1
 UNITS = change_units(slice(0, 1), CHANGE)
 
 
-def counting_episode(steps: int, stop_reason: str = "completed", offset: float = 0.0) -> Episode:
+def counting_episode(
+    steps: int, stop_reason: str | None = "completed", offset: float = 0.0
+) -> Episode:
     """Observations (command, count), each action one whole change up."""
     count = np.arange(steps + 1) + offset
     observations = np.stack([CHANGE * count, count], axis=1)
@@ -46,6 +48,25 @@ def test_runs_stop_at_the_end_of_their_episode() -> None:
     # Only runs that reach the drop have failed; the end of a completed episode is none.
     assert torch.equal(runs.failed.bool(), first >= 100)
     assert torch.allclose(runs.actions[:, 0], torch.ones(400, 1))
+
+
+@pytest.mark.parametrize(
+    ("reason", "failed"),
+    [
+        ("dropped", True),
+        ("balls_lost", True),
+        ("completed", False),  # of a twin's episode
+        ("complete", False),  # of a recorded one
+        ("stopped on request", False),
+        ("the recorder was stopped", False),
+        (None, False),
+    ],
+)
+def test_only_what_was_dropped_or_lost_has_failed(reason: str | None, failed: bool) -> None:
+    replay = StepReplay(UNITS)
+    replay.add(counting_episode(2, reason))
+    runs = replay.draw(20, 3, torch.Generator().manual_seed(0))
+    assert bool(runs.failed.any()) == failed
 
 
 def test_a_goal_goes_with_the_runs_of_its_episode() -> None:

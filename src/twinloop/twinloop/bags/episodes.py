@@ -51,6 +51,8 @@ class RecordedStep:
     """The observation one period later, where no further step follows and samples are there."""
     is_piloted: bool = False
     """Whether a person had a hand in the action."""
+    model_version: str = ""
+    """Of what planned it."""
 
 
 def episode(path: Path | str, contract: Contract) -> Episode:
@@ -66,8 +68,10 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
     refused the command, the goal that stayed in force. The observation after the last step is the
     one with which the planner closed the episode, or else what a live node would have assembled
     one period later. A step that is missing, or one of whose samples was not recorded, ends a run.
-    `meta` is the bag's metadata, `first_step` and, where a person had a hand in it, `piloted`: the
-    steps of the run that he had, as pairs of the first and the one after the last.
+    `meta` is the bag's metadata, `first_step`, `planned_by`, the versions that planned the run's
+    steps, and, where a person had a hand in it, `piloted`: the steps of the run that he had, as
+    pairs of the first and the one after the last. `stop_reason` is that of the last run alone: what
+    ended the episode did not end the others.
 
     Raises:
         BagError: the bag is damaged, was recorded under another contract, lacks a topic or holds
@@ -77,13 +81,20 @@ def episodes(path: Path | str, contract: Contract) -> list[Episode]:
     about = _metadata_under(folder, contract)
     result = []
     steps = _Recorded(folder, contract, about).steps()
-    for run in _unbroken(steps, contract.period_s):
+    runs = _unbroken(steps, contract.period_s)
+    for run in runs:
         observations = [step.observation for step in run if step.observation is not None]
         if run[-1].after is not None:
             observations.append(run[-1].after)
         actions = [step.action for step in run[: len(observations) - 1]]
         if actions:
-            meta = about.model_dump(exclude={"contract"}) | {"first_step": run[0].step}
+            planned_by = dict.fromkeys(step.model_version for step in run[: len(actions)])
+            meta = about.model_dump(exclude={"contract"}) | {
+                "first_step": run[0].step,
+                "planned_by": list(planned_by),
+            }
+            if run is not runs[-1]:
+                meta["stop_reason"] = None
             piloted = _ranges([step.is_piloted for step in run[: len(actions)]])
             if piloted:
                 meta["piloted"] = piloted
@@ -159,6 +170,7 @@ class _Recorded:
                     action=self._goals[stamps[in_force]],
                     after=self._closing_observation(stamp),
                     is_piloted=self._is_piloted(stamp),
+                    model_version=str(stats.model_version),
                 )
             )
         return result

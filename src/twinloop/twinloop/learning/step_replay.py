@@ -13,6 +13,7 @@ from torch import Tensor
 
 from twinloop.learning.action_units import ActionUnits
 from twinloop.learning.episode import Episode
+from twinloop.planners.control import DROPPED, LOST
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class StepReplay:
     def add(self, episode: Episode, goal: Sequence[float] = ()) -> None:
         """Append an episode; `meta["stop_reason"]` tells whether its end was a failure.
 
+        What was dropped or lost was one. Any other end, also that of a recorder that was killed,
+        says nothing of the task.
+
         Raises:
             ValueError: the goal has another size.
         """
@@ -66,10 +70,8 @@ class StepReplay:
         observations = episode.observations.astype(np.float32)
         actions = np.zeros((count + 1, episode.actions.shape[1]), dtype=np.float32)
         actions[:-1] = self._units.of(episode)
-        # None: whoever recorded it was killed, which says nothing about the task.
-        cut_short = (episode.meta.get("stop_reason") or "completed") != "completed"
         failed = np.zeros(count + 1, dtype=np.float32)
-        failed[-1] = float(cut_short)
+        failed[-1] = float(episode.meta.get("stop_reason") in (DROPPED, LOST))
         left = np.arange(count, -1, -1)  # transitions from a row to the end of its episode
         goals = np.tile(np.asarray(goal, dtype=np.float32), (count + 1, 1))
         for rows, more in zip(
