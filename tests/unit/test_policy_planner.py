@@ -110,6 +110,21 @@ def test_what_is_no_policy_or_gives_nonsense_has_no_effect() -> None:
     assert stats.nan_rollouts == 1
 
 
+def test_before_there_is_a_policy_to_sample_from_it_moves_at_random() -> None:
+    made = planners.make("policy", new_model("valve", 0, hidden=(4,)), TASK, 0, sampled=True)
+    largest = made.largest_change
+    changes = torch.stack([planned(made, seen()) - seen()[TASK.command] for _ in range(300)])
+    assert changes.abs().max() <= largest * (1 + 1e-5)
+    # Evenly drawn: a quarter of all are in each quarter of the range.
+    share = torch.histc(changes / largest, bins=4, min=-1.0, max=1.0) / changes.numel()
+    torch.testing.assert_close(share, torch.full((4,), 0.25), atol=0.03, rtol=0.0)
+    made.model = new_model("valve", 1, hidden=(4,))  # nor is this one a policy
+    made.model = actor(deviation="none")
+    assert torch.equal(planned(made, seen()), planned(made, seen()))
+    with pytest.raises(ValueError, match="kind 'claw_valve', expected a policy"):
+        made.model = new_model("valve", 0, hidden=(4,))
+
+
 @pytest.mark.parametrize("deviation", ["state", "fixed", "none"])
 def test_policies_are_written_and_read_as_models_are(tmp_path, deviation: Any) -> None:
     made = actor(deviation=deviation, activation="tanh")

@@ -43,6 +43,7 @@ from twinloop_interfaces.srv import SetGoal, StartPlanning
 
 SHIPPED = "shipped"
 BALLS = "balls"
+POLICY = "policy"
 _SHOWN = 16  # rollouts, the cheapest
 
 
@@ -70,6 +71,12 @@ class PlannerNode(Node):
             "A step waits for balls seen at most this long before it; 0: takes what there is [s]",
             0.0,
             1.0,
+        ),
+        ParameterSpec(
+            "sampled",
+            False,
+            "A policy acts with its own noise, as learning it needs; before there is one it moves "
+            "at random",
         ),
         ParameterSpec("shared", False, "Do what a pilot commands as nearly as its cost allows"),
         ParameterSpec(
@@ -173,11 +180,14 @@ class PlannerNode(Node):
         """Make the planner that is asked for.
 
         Raises:
-            ValueError: a planner is to be shared that cannot be.
+            ValueError: a planner is to be shared, or sampled from, that cannot be.
         """
         name, seed, device = (self.param(key) for key in ("planner", "seed", "device"))
+        changes: dict[str, Any] = {"sampled": True} if self.param("sampled") else {}
+        if changes and name != POLICY:
+            raise ValueError(f"parameter planner is {name!r}, expected {POLICY!r} to sample")
         if not self.param("shared"):
-            return planners.make(name, model, task, seed, device=device)
+            return planners.make(name, model, task, seed, device=device, **changes)
         if name != shared.BASE:
             raise ValueError(f"parameter planner is {name!r}, expected {shared.BASE!r} to share")
         return shared.make(model, task, seed, self.param("alpha"), device=device)

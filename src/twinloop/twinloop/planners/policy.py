@@ -43,11 +43,35 @@ class HoldsCode(Protocol):
         ...
 
 
+class RandomMotion:
+    """What is done before there is a policy: changes of the targets, or targets where the command
+    is not observed, drawn evenly from all that may be commanded in a step."""
+
+    def __init__(self, task: Task, space: ActionSpace) -> None:
+        self._size = task.action_size
+        self._changes = task.command.stop > task.command.start
+        self._space = space
+
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return actions in units of ±1: [B, O], normal numbers [B, 1, A] -> [B, 1, A]."""
+        if noise is None:
+            return torch.zeros(len(observation), 1, self._size)
+        return torch.erf(noise / 2**0.5)
+
+    def targets(self, actions: Tensor, command: Tensor) -> Tensor:
+        """Return targets of such actions: [..., A], [..., A] -> [..., A]."""
+        if self._changes:
+            return command + self._space.largest_change * actions
+        lower, upper = self._space.lower, self._space.upper
+        return 0.5 * (upper + lower) + 0.5 * (upper - lower) * actions
+
+
 class PolicyConfig(BaseModel):
     """Settings.
 
     Attributes:
-        sampled: whether it acts with its own noise.
+        sampled: whether it acts with its own noise, as learning needs; with a model that is no
+            policy it then moves at random, until it is given one.
         every: steps after which it is asked again; at most a chunk's.
         blend: steps over which a chunk fades into the next; below `every`.
         runs_code: policies whose file is a program (TorchScript) are let run; else they are
@@ -87,6 +111,7 @@ class PolicyPlanner:
         self.task = task
         self.largest_change = space.largest_change
         self._space = space
+        self._acts: Acts = RandomMotion(task, space)
         self.model = model
         self.reset(seed)
 
@@ -96,29 +121,35 @@ class PolicyPlanner:
 
     @model.setter
     def model(self, model: DynamicsModel) -> None:
-        if not isinstance(model, Acts):
-            kind = model.config_json().get("kind")
-            raise ValueError(f"the model is of kind {kind!r}, expected a policy, such as an actor")
         if (model.observation_size, model.action_size) != (
             self.task.observation_size,
             self.task.action_size,
         ):
             raise ValueError(
-                f"policy of {model.observation_size} observed and {model.action_size} action "
+                f"model of {model.observation_size} observed and {model.action_size} action "
                 f"elements, task {self.task.name} has {self.task.observation_size} and "
                 f"{self.task.action_size}"
             )
         if isinstance(model, HoldsCode) and self.config.runs_code:
             model.run_code()
-        chunk = model.act(torch.zeros(1, model.observation_size)).shape[1]
+        acts = self._acts_of(model)
+        chunk = acts.act(torch.zeros(1, model.observation_size)).shape[1]
         if self.config.every + self.config.blend > max(chunk, 1) and chunk > 1:
             raise ValueError(
                 f"a chunk has {chunk} actions, expected at least every + blend, "
                 f"{self.config.every} + {self.config.blend}"
             )
-        self._model, self._acts, self._chunk = model, model, chunk
+        self._model, self._acts, self._chunk = model, acts, chunk
         self._every = self.config.every if chunk > 1 else 1
         self._ask_again = True  # a chunk of the model before is blended into its first one
+
+    def _acts_of(self, model: DynamicsModel) -> Acts:
+        if isinstance(model, Acts):
+            return model
+        if self.config.sampled and isinstance(self._acts, RandomMotion):
+            return self._acts
+        kind = model.config_json().get("kind")
+        raise ValueError(f"the model is of kind {kind!r}, expected a policy, such as an actor")
 
     @property
     def horizon(self) -> int:
