@@ -106,6 +106,7 @@ class Reaching:
     goal = "unknown"
     goals = ("unknown",)
     goal_values: tuple[float, ...] = ()
+    observes_goal = False
     progress_unit = "m"
     episode_steps = STEPS
     target_of: tuple[int, ...] = ()

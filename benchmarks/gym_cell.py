@@ -18,6 +18,7 @@ class GymTask:
     """What all of them share; see `twinloop.tasks.base.Task`."""
 
     goal, goals, goal_values = "", ("",), ()
+    observes_goal = True
     target_of: tuple[int, ...] = ()
     symmetry: tuple[int, ...] = ()
     command = joint_position = slice(0, 0)

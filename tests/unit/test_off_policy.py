@@ -143,8 +143,8 @@ def again_shape(made: OffPolicyLearner) -> torch.Size:
 
 
 def test_a_task_whose_goal_is_not_observed_is_refused() -> None:
-    with pytest.raises(ValueError, match="goal of task baoding is not in its observation"):
-        OffPolicyLearner(tasks.make("baoding"), OffPolicySettings())
+    with pytest.raises(ValueError, match="goal hold of task baoding is not in its observation"):
+        OffPolicyLearner(tasks.make("baoding", "hold"), OffPolicySettings())
 
 
 def test_actions_in_cells_depend_on_the_seed_alone_and_are_smoothed() -> None:

@@ -50,8 +50,8 @@ def test_what_cannot_be_trained_is_refused_by_name(
     out = tmp_path / "run"
     assert run("valve", "--algorithm", "bc", "--out", out) == 2
     assert "needs --from-bags" in capsys.readouterr().err
-    assert run("baoding", "--algorithm", "sac", "--out", out) == 2
-    assert "goal of task baoding is not in its observation" in capsys.readouterr().err
+    assert run("baoding", "--goal", "hold", "--algorithm", "sac", "--out", out) == 2
+    assert "goal hold of task baoding is not in its observation" in capsys.readouterr().err
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run("valve", "--algorithm", "iql", "--from-bags", empty, "--out", out) == 2

@@ -7,8 +7,11 @@ and so bags, whatever recorded them. Nothing here is pickled or unpickled.
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +26,22 @@ from twinloop.learning.action_units import units_of
 from twinloop.learning.discor import BellmanErrors
 from twinloop.learning.episode import Episode
 from twinloop.learning.hindsight import relabelled, slices_of
-from twinloop.learning.stable_baselines import actor_of
+from twinloop.learning.stable_baselines import actor_of, weights_of
 from twinloop.learning.step_replay import StepReplay
 from twinloop.models.actor import Actor, ActorConfig
 from twinloop.tasks.base import Task
+
+# What torch and the library raise where a file is not what they wrote.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 
 class LibraryMissing(ImportError):
@@ -77,6 +92,19 @@ class OffPolicySettings:
             )
 
 
+def require_observed_goal(task: Task) -> None:
+    """Refuse a task whose episodes differ in a goal that no observation tells, such as places.
+
+    Raises:
+        ValueError: it is such a task.
+    """
+    if not task.observes_goal:
+        raise ValueError(
+            f"the goal {task.goal} of task {task.name} is not in its observation, which a policy "
+            "needs"
+        )
+
+
 class Drawn(NamedTuple):
     """A minibatch, by the names under which Stable-Baselines3's SAC reads it; all [B, ...]."""
 
@@ -92,7 +120,8 @@ class OffPolicyLearner:
     """An actor, its critics, and every transition that they have been given.
 
     Args:
-        task: gives rewards, sizes and limits; its goal has to stand in the observation.
+        task: gives rewards, sizes and limits; what varies of its goal has to stand in the
+            observation.
         seed: of first weights, minibatches and noise.
 
     Raises:
@@ -101,10 +130,7 @@ class OffPolicyLearner:
     """
 
     def __init__(self, task: Task, settings: OffPolicySettings, seed: int = 0) -> None:
-        if task.target_of or task.goal_values:
-            raise ValueError(
-                f"the goal of task {task.name} is not in its observation, which a policy needs"
-            )
+        require_observed_goal(task)
         self.task, self.settings = task, settings
         self._units = units_of(task)
         self._replay = StepReplay(self._units)
@@ -114,6 +140,7 @@ class OffPolicyLearner:
         self._scale = torch.ones(task.observation_size)
         self._is_scaled = not settings.normalises
         self.updates = 0
+        self._critics_alone = 0
         with self._random_numbers():
             torch.manual_seed(seed)
             self._sac = _new_sac(task, settings, seed)
@@ -140,16 +167,61 @@ class OffPolicyLearner:
         if not self._is_scaled and self.transitions >= self.settings.first:
             self._set_scales()
 
+    def start_from(self, actor: Actor) -> None:
+        """Go on from a policy that something else has made, such as one that runs already.
+
+        The first gradient steps, as many as `first`, are the critics' alone: as long as they know
+        nothing of this policy, what they say would undo it.
+
+        Raises:
+            ValueError: the policy is not one that this learner could have made.
+        """
+        ours = self.actor()
+        if actor.config != ours.config or not all(
+            torch.allclose(getattr(actor, name), getattr(ours, name))
+            for name in ("action_mean", "action_scale")
+        ):
+            raise ValueError(
+                f"the policy is {actor.config!r} with actions in units of its own, expected "
+                f"{ours.config!r} with those of task {self.task.name}"
+            )
+        policy = self._sac.policy
+        policy.load_state_dict(policy.state_dict() | weights_of(actor))
+        self._mean = actor.observation_mean.clone()
+        self._scale = actor.observation_scale.clone()
+        self._is_scaled = True
+        self._critics_alone = self.updates + self.settings.first
+
+    @property
+    def trains_critics_alone(self) -> bool:
+        """Whether the policy is still the one that `start_from` was given."""
+        return self.updates < self._critics_alone
+
     def improve(self, most: int | None = None, time_limit_s: float = float("inf")) -> int:
         """Take the gradient steps that are owed, at most so many; returns how many were taken."""
         count = self.owed if most is None else min(most, self.owed)
         began, done = time.monotonic(), 0
         with self._random_numbers():
             while done < count and time.monotonic() - began < time_limit_s:
-                self._sac.train(gradient_steps=1, batch_size=self.settings.batch)
+                self._step()
                 done += 1
                 self.updates += 1
         return done
+
+    def _step(self) -> None:
+        actor = self._sac.actor
+        kept = None
+        if self.trains_critics_alone:
+            kept = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
+        self._sac.train(gradient_steps=1, batch_size=self.settings.batch)
+        if kept is not None:
+            actor.load_state_dict(kept)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are: those of the policy and of its critics."""
+        state = self._sac.policy.state_dict()
+        return all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
 
     def sample(self, batch_size: int, env: object = None) -> Drawn:
         """Return a minibatch; Stable-Baselines3 asks for it at each gradient step."""
@@ -188,6 +260,7 @@ class OffPolicyLearner:
             "scale": self._scale,
             "is_scaled": self._is_scaled,
             "updates": self.updates,
+            "critics_alone": self._critics_alone,
         }
         if self._errors is not None:
             state["errors"] = self._errors.state()
@@ -199,8 +272,21 @@ class OffPolicyLearner:
         fresh.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote; episodes are added as to a new learner."""
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        """Go on from what `save` wrote; episodes are added as to a new learner.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is damaged, or of a learner with other settings; what was learned here
+                is not to be used any more.
+        """
+        data = io.BytesIO(path.read_bytes())
+        try:
+            self._restore(torch.load(data, weights_only=True))
+        except _DAMAGED as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path}: is no state of this learner: {reason}") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self._sac.set_parameters(state["parameters"])
         with torch.no_grad():
             self._sac.log_ent_coef.copy_(state["log_temperature"])
@@ -210,6 +296,7 @@ class OffPolicyLearner:
         self._generator.set_state(state["generator"])
         self._mean, self._scale = state["mean"], state["scale"]
         self._is_scaled, self.updates = state["is_scaled"], state["updates"]
+        self._critics_alone = state.get("critics_alone", 0)  # older files know nothing of it
 
     def _set_scales(self) -> None:
         observations, _ = self._replay.observations()

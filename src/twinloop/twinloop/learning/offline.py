@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from twinloop.learning.action_units import units_of
 from twinloop.learning.episode import Episode
-from twinloop.learning.off_policy import with_units
+from twinloop.learning.off_policy import require_observed_goal, with_units
 from twinloop.learning.step_replay import StepReplay
 from twinloop.models.actor import Actor, ActorConfig
 from twinloop.models.layers import BatchedMLP
@@ -93,10 +93,7 @@ class OfflineLearner:
     def __init__(
         self, task: Task, episodes: Sequence[Episode], settings: OfflineSettings, seed: int = 0
     ) -> None:
-        if task.target_of or task.goal_values:
-            raise ValueError(
-                f"the goal of task {task.name} is not in its observation, which a policy needs"
-            )
+        require_observed_goal(task)
         self.task, self.settings = task, settings
         self._replay = StepReplay(units_of(task))
         for episode in episodes:

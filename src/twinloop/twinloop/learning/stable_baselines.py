@@ -83,6 +83,25 @@ def actor_of(
     raise ModelInvalid(f"no policy of SAC, TD3, DDPG, PPO or A2C; it has {sorted(weights)[:6]}")
 
 
+def weights_of(actor: Actor) -> dict[str, Tensor]:
+    """Return an actor's weights by the names that Stable-Baselines3's SAC gives them.
+
+    Raises:
+        ValueError: its noise does not follow from the state, as SAC's does.
+    """
+    if actor.config.deviation != "state":
+        raise ValueError(f"deviation is {actor.config.deviation!r}, expected 'state'")
+    weights = {}
+    for name, tensor in actor.state_dict().items():
+        layer, _, part = name.rpartition(".")
+        if layer.startswith("layers."):
+            # Between two layers stands the activation.
+            weights[f"actor.latent_pi.{2 * int(layer.split('.')[1])}.{part}"] = tensor
+        elif layer in ("mean", "log_deviation"):
+            weights[f"actor.{'mu' if layer == 'mean' else 'log_std'}.{part}"] = tensor
+    return weights
+
+
 @torch.no_grad()
 def _rescale(actor: Actor, middle: Tensor, half: Tensor) -> None:
     """Work the limits into the last layer of a policy that acts in the space's own units, clipped:

@@ -140,6 +140,8 @@ class Baoding:
         self.config = load_config() if config is None else config
         self.sign = DIRECTIONS.get(goal, 0.0)
         self.progress_unit = "deg" if self.sign else "mm"
+        # To turn, nothing more need be known; places are told to the planner alone.
+        self.observes_goal = bool(self.sign)
         self.places = self._checked(places)
         self.goal_values: tuple[float, ...] = ()
         if self.places is not None and self.places.dim() == 1:

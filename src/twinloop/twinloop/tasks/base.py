@@ -35,6 +35,7 @@ class Task(Protocol):
     progress_unit: str  # of `score` and of what `tracker` tells
     episode_steps: int  # usual length of an episode, control steps
     goal_values: tuple[float, ...]  # numbers that go with the goal, such as places; mostly none
+    observes_goal: bool  # all that varies of the goal, if anything, stands in the observation
     contract: Contract
     observation_size: int
     action_size: int

@@ -60,6 +60,7 @@ class GoalTask(ABC):
     name: str
     goals: tuple[str, ...] = ("given",)
     goal_values: tuple[float, ...] = ()
+    observes_goal = True
     progress_unit: str
     target_of: tuple[int, ...] = ()
     symmetry: tuple[int, ...] = ()

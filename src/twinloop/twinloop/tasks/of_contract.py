@@ -23,6 +23,7 @@ class ContractTask:
     progress_unit = "1"
     episode_steps = 100
     goal_values: tuple[float, ...] = ()
+    observes_goal = True
     target_of: tuple[int, ...] = ()
     symmetry: tuple[int, ...] = ()
 
