@@ -74,10 +74,15 @@ def test_a_pilot_stands_between_autonomy_and_the_robot_where_that_is_wanted() ->
         assert word not in text
 
 
+def process_of(node: str, text: str) -> str:
+    """What is said of the process of a node."""
+    [process] = [part for part in text.split("ProcessSpec(") if f"{node}_node-" in part[:40]]
+    return process
+
+
 def commands_on(node: str, text: str) -> str | None:
     """The topic that a node's `command` is called, where it has another name."""
-    [process] = [part for part in text.split("ProcessSpec(") if f"{node}_node-" in part[:40]]
-    found = re.search(r"command:=([\w/]+)", process)
+    found = re.search(r"command:=([\w/]+)", process_of(node, text))
     return found and found[1]
 
 
@@ -89,6 +94,18 @@ def test_the_planner_is_told_whether_it_shares_and_how_much() -> None:
     assert "'alpha': 1.0" in launched(shared="true", alpha="1")
 
 
+def test_a_policy_acts_with_its_noise_where_it_is_learned_and_is_learned_for_the_goal() -> None:
+    text = launched(planner="policy", goal="cw", first_transitions="200")
+    assert "'sampled': True" in text
+    assert "'episodes_per_candidate': 5" in text
+    assert "'first_transitions': 200" in text
+    assert "'goal': 'cw'" in process_of("learner", text)
+    for arguments in ({"planner": "policy", "learn": "false"}, {"planner": "mppi"}):
+        assert "'sampled': False" in launched(**arguments)
+    assert "'sampled': False" in launched(planner="policy", sampled="false")
+    assert "'episodes_per_candidate': 2" in launched()
+
+
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = re.compile(r"twinloop launch (baoding|teleop)((?: +[a-z_]+:=[^\s`]+)+)")
 
@@ -96,7 +113,15 @@ COMMAND = re.compile(r"twinloop launch (baoding|teleop)((?: +[a-z_]+:=[^\s`]+)+)
 def told_commands() -> list[tuple[str, str, str]]:
     found = [
         (name, *command)
-        for name in ("teleop.md", "shared_autonomy.md", "watching.md", "goals.md", "resets.md")
+        for name in (
+            "teleop.md",
+            "shared_autonomy.md",
+            "watching.md",
+            "goals.md",
+            "resets.md",
+            "policy.md",
+            "policy_learning.md",
+        )
         for command in COMMAND.findall((DOCS / name).read_text())
     ]
     assert len(found) > 5

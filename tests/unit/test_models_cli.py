@@ -12,7 +12,9 @@ from twinloop.cli.errors import CommandError
 from twinloop.cli.models import app
 from twinloop.learning.gate import GateConfig, judge
 from twinloop.learning.model_file import Candidate, Lineage
+from twinloop.learning.policy_gate import judge_new
 from twinloop.learning.registry import Registry
+from twinloop.models.actor import Actor, ActorConfig
 from typer.testing import CliRunner
 
 
@@ -64,6 +66,22 @@ def test_show_gives_lineage_and_every_figure_of_the_decision(registry: Registry)
     shown = call_json(registry, "show", "current")
     assert shown["version"] == registry.current()
     assert shown["usable"] == "yes"
+
+
+def test_policies_are_shown_with_their_reason_for_they_have_no_errors(registry: Registry):
+    policy = Actor(
+        ActorConfig(
+            observation_size=orbit.CONTRACT.observation_size,
+            action_size=orbit.CONTRACT.action_size,
+            hidden=(4,),
+        )
+    )
+    version = registry.add(Candidate(policy, orbit.CONTRACT))
+    registry.decide(version, judge_new(policy, None, [orbit.episode("one", 0)], GateConfig()))
+    text = call(registry, "show", version)
+    assert "promoted: its actions are finite on 61 recorded observations" in text
+    assert "seven steps" not in text
+    assert version in call(registry, "list")
 
 
 def test_show_says_why_a_version_cannot_be_used(registry: Registry):

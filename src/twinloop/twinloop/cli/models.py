@@ -112,8 +112,8 @@ def show_command(
     if known.decision is not None:
         facts.add_row("decision", f"{known.decision.verdict}: {known.decision.reason}")
     console.print(facts)
-    if known.decision is not None:
-        console.print(_decision_table(known.decision))
+    if known.decision is not None and known.decision.candidate is not None:
+        console.print(_decision_table(known.decision, known.decision.candidate))
 
 
 @app.command("promote")
@@ -179,10 +179,10 @@ def _print_change(before: str | None, after: str, as_json: bool) -> None:
         Console().print(f"{before or 'nothing'} -> {after}")
 
 
-def _decision_table(decision: Decision) -> Table:
+def _decision_table(decision: Decision, candidate: Score) -> Table:
     running = decision.compared_with or "none"
     table = Table("error on held-out episodes [mm]", "candidate", running, "no motion", "windows")
-    scores: tuple[Score | None, ...] = (decision.candidate, decision.running, decision.still)
+    scores = (candidate, decision.running, decision.still)
     for name, key in (
         ("after one step", "one_step_mm"),
         ("after seven steps", "seven_step_mm"),
@@ -190,8 +190,8 @@ def _decision_table(decision: Decision) -> Table:
         ("after seven steps, mean over bands", "seven_step_banded_mm"),
     ):
         figures = [_mm(getattr(score, key) if score else None) for score in scores]
-        table.add_row(name, *figures, str(decision.candidate.windows))
-    for index, band in enumerate(decision.candidate.bands):
+        table.add_row(name, *figures, str(candidate.windows))
+    for index, band in enumerate(candidate.bands):
         figures = [_mm(score.bands[index].seven_step_mm if score else None) for score in scores]
         table.add_row(f"  {band.from_deg}-{band.to_deg} deg", *figures, str(band.windows))
     return table

@@ -42,6 +42,10 @@ class GateConfig(BaseModel):
     total_windows: int = Field(default=40, ge=1)
     # At most so many windows are scored, evenly spread, so that the gate's time is bounded.
     limit: int = Field(default=4000, ge=1)
+    # Of policies: fewer episodes than these of both say nothing; a loss that chance alone gives
+    # less often than this takes the new one back. Of four and four it gives 1 in 70.
+    returns_episodes: int = Field(default=4, ge=1)
+    returns_level: float = Field(default=0.02, gt=0.0, lt=1.0)
 
 
 class _Record(BaseModel):
@@ -77,15 +81,29 @@ class Score(_Record):
         return all(figure is not None for figure in figures)
 
 
+class Returns(_Record):
+    """What the whole episodes of a policy earned, beside those of the policy before."""
+
+    episodes: int
+    mean: FiniteFloat
+    former_episodes: int
+    former_mean: FiniteFloat
+    chance: FiniteFloat  # of a difference as large if both were alike
+
+
 class Decision(_Record):
-    """What the gate decided, why, and every figure it decided on."""
+    """What the gate decided, why, and every figure it decided on.
+
+    Scores are None for policies, which predict nothing; `returns` are theirs, once they have acted.
+    """
 
     verdict: Literal["promoted", "rejected"]
     reason: str
     compared_with: str | None  # version of the running model
-    candidate: Score
+    candidate: Score | None
     running: Score | None
-    still: Score  # of a model that predicts no motion
+    still: Score | None  # of a model that predicts no motion
+    returns: Returns | None = None
     held_out: tuple[str, ...]  # episode ids
     margins: GateConfig
     decided_at: str

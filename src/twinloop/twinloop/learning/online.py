@@ -33,7 +33,7 @@ class Event:
     """Something that the learner did or met.
 
     Kinds: started, bag_read, bag_refused, waiting, training, progress, candidate, promoted,
-    rejected, undecided, diverged, running_invalid, journal, busy, crashed, finished.
+    rejected, undecided, diverged, running_invalid, state_refused, journal, busy, crashed, finished.
     """
 
     kind: str

@@ -34,10 +34,14 @@ from twinloop.learning.linear_gate import judge_policy
 from twinloop.learning.linear_learner import PLANNER as SEARCHER
 from twinloop.learning.linear_learner import TooFewRollouts, next_model, on_policy
 from twinloop.learning.model_file import Candidate, Lineage, LoadedModel, Manifest
+from twinloop.learning.off_policy import OffPolicySettings
+from twinloop.learning.online_policy import PLANNER as POLICY
+from twinloop.learning.online_policy import PolicyLearning
 from twinloop.learning.policy_search import SearchSettings
 from twinloop.learning.registry import Registry, RegistryError
 from twinloop.learning.replay import split
 from twinloop.models import Ensemble, ModelInvalid
+from twinloop.models.actor import Actor
 from twinloop.models.ensemble import EnsembleConfig
 from twinloop.models.linear_latent import LinearLatent
 
@@ -50,7 +54,8 @@ class LearnerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
-    planner: str = "mppi"  # what plans; lqr_flm has candidates of its own kind
+    goal: str = ""  # for which a policy is learned; the task's first one where it is empty
+    planner: str = "mppi"  # what plans; lqr_flm and policy have candidates of their own kinds
     record_dir: str
     registry: str
     replay_dirs: tuple[str, ...] = ()  # folders of bags that are mixed into the training data
@@ -69,6 +74,9 @@ class LearnerConfig(BaseModel):
     priority: Literal["idle", "low", "normal"] = "idle"
     gate: GateConfig = GateConfig()
     search: SearchSettings = SearchSettings()  # of lqr_flm
+    learning: OffPolicySettings | None = None  # of policy; None: those of config/training
+    updates_per_transition: float = Field(default=0.0, ge=0.0)  # in their place; 0: as they are
+    first_transitions: int = Field(default=0, ge=0)  # likewise
 
     @property
     def journal_folder(self) -> Path:
@@ -111,7 +119,10 @@ class _Job:
         for version in self._registry.recover():
             try:
                 loaded = self._registry.load(version)
-                self._gate(loaded, self._held_out())
+                if isinstance(loaded.model, Actor):
+                    self._gate_policy(loaded)
+                else:
+                    self._gate(loaded, self._held_out())
             except (ModelInvalid, NotEnoughHeldOut) as error:
                 self._report("undecided", f"{version} stays without a decision: {error}")
 
@@ -136,6 +147,17 @@ class _Job:
             due = self._config.episodes_per_candidate
             self._report("waiting", f"{unused} new episodes, a candidate is due at {due}")
             return
+        if self._config.planner == POLICY:
+            # Nothing is kept from a policy: it is judged by what its own episodes earn.
+            self._policy.learn(self._running(), self._all_episodes())
+        elif not self._learn_model():
+            return
+        for entry in self._journal.entries.values():
+            entry.was_used = entry.outcome in ("training", "held_out")
+        self._journal.save()
+
+    def _learn_model(self) -> bool:
+        """Train and gate a model to plan with; returns False where there is too little for it."""
         self._fill_sides()
         held_out = self._held_out()
         training = self._training()
@@ -145,26 +167,24 @@ class _Job:
                 f"{len(training)} episodes to train on and {_windows(held_out)} held-out windows, "
                 f"expected at least 1 and {self._config.gate.total_windows}",
             )
-            return
+            return False
         if self._searches:
             held_out = on_policy(held_out, self._version_of_policy())
             if _windows(held_out) < self._config.gate.total_windows:
                 self._report("waiting", "the running policy has too few held-out episodes")
-                return
+                return False
         try:
             train = self._search if self._searches else self._train
             candidate = train(training, held_out)
         except TooFewRollouts as error:
             self._report("waiting", str(error))
-            return
+            return False
         if candidate is not None:
             version = self._registry.add(candidate)
             self._report("candidate", f"{version} is trained", version=version)
             self._gate(self._registry.load(version), held_out)
             self._registry.prune(self._config.keep_rejected)
-        for entry in self._journal.entries.values():
-            entry.was_used = entry.outcome in ("training", "held_out")
-        self._journal.save()
+        return True
 
     def _read(self, bag: Path, is_replay: bool, trained_on: set[str]) -> None:
         path = str(bag.absolute())
@@ -359,6 +379,13 @@ class _Job:
             decision.verdict, f"{candidate.version}: {decision.reason}", version=candidate.version
         )
 
+    def _gate_policy(self, candidate: LoadedModel) -> None:
+        episodes = self._all_episodes() if self._config.planner == POLICY else []
+        if not episodes:
+            self._report("undecided", f"{candidate.version} stays undecided: no policy is learned")
+            return
+        self._policy.gate(candidate, self._running(), episodes)
+
     def _running(self) -> LoadedModel | None:
         """Load the running model, or what ran before where its files are broken by now."""
         try:
@@ -387,6 +414,15 @@ class _Job:
         model = module.new_model(seed)
         assert isinstance(model, Ensemble)
         return model
+
+    @property
+    def _policy(self) -> PolicyLearning:
+        return PolicyLearning(self._config, self._registry, self._report)
+
+    def _all_episodes(self) -> list[Episode]:
+        """Return every episode that could be read, in the order in which bags were found."""
+        known = self._journal.entries.items()
+        return self._load({p: e for p, e in known if e.outcome in ("training", "held_out")})
 
     def _held_out(self) -> list[Episode]:
         return self._load(self._journal.side("held_out"))

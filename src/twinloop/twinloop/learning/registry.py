@@ -140,6 +140,17 @@ class Registry:
             raise RegistryError(f"{self.folder}: no model that ran can be loaded{refused}")
         return None
 
+    def former(self) -> LoadedModel | None:
+        """Load what `rollback` would go back to, None where there is nothing."""
+        try:
+            names = self._before(self.current())
+        except RegistryError:
+            return None
+        for version in reversed(names):
+            with suppress(ModelInvalid, RegistryError):
+                return self.load(version)
+        return None
+
     def add(self, candidate: Candidate) -> str:
         """Store a candidate and return its version. A crash leaves nothing half.
 

@@ -17,6 +17,8 @@ from twinloop import planners
 from twinloop.learning.model_file import Manifest
 from twinloop.learning.online import Event, OnlineLearner
 from twinloop.learning.online_job import LearnerConfig
+from twinloop.learning.online_policy import PLANNER as POLICY
+from twinloop.learning.online_policy import require_learnable
 from twinloop.learning.registry import Registry, RegistryError
 from twinloop.models import ModelInvalid
 from twinloop.nodes import qos
@@ -29,7 +31,15 @@ SHIPPED = "shipped"
 _POLL_PERIOD_S = 0.1
 _POINTER_POLLS = 10
 _HISTORY = 10
-_WARNINGS = ("bag_refused", "crashed", "diverged", "running_invalid", "journal", "busy")
+_WARNINGS = (
+    "bag_refused",
+    "crashed",
+    "diverged",
+    "running_invalid",
+    "state_refused",
+    "journal",
+    "busy",
+)
 
 
 class Learner(Node):
@@ -40,9 +50,10 @@ class Learner(Node):
         ParameterSpec(
             "planner",
             planners.DEFAULT,
-            "What plans; lqr_flm learns policies, the others dynamics",
+            "What plans; lqr_flm and policy learn policies, the others dynamics",
             choices=tuple(planners.available()),
         ),
+        ParameterSpec("goal", "", "Goal for which a policy is learned; empty: the task's first"),
         ParameterSpec("record_dir", "runs/baoding/bags", "Folder in which bags appear"),
         ParameterSpec("registry", "runs/baoding/registry", "Folder of the models"),
         ParameterSpec(
@@ -61,6 +72,20 @@ class Learner(Node):
         ),
         ParameterSpec(
             "pilot_weight", 1.0, "In a fit, of steps that a person had a hand in", 0.0, 100.0
+        ),
+        ParameterSpec(
+            "updates_per_transition",
+            0.0,
+            "Of a policy: most gradient steps for each transition; 0: as in config/training",
+            0.0,
+            100.0,
+        ),
+        ParameterSpec(
+            "first_transitions",
+            0,
+            "Of a policy: transitions before which nothing is learned; 0: as in config/training",
+            0,
+            10**9,
         ),
         ParameterSpec("held_out_share", 0.25, "Share of episodes kept for the gate", 0.01, 0.9),
         ParameterSpec("keep_rejected", 5, "Rejected models whose weights are kept", 0, 10**6),
@@ -89,7 +114,10 @@ class Learner(Node):
     def configure(self) -> None:
         names = (
             "task",
+            "goal",
             "planner",
+            "updates_per_transition",
+            "first_transitions",
             "episodes_per_candidate",
             "train_seconds",
             "train_updates",
@@ -105,6 +133,8 @@ class Learner(Node):
         for name in ("record_dir", "registry"):
             values[name] = str(Path(self.param(name)).expanduser().absolute())
         config = LearnerConfig(**values, replay_dirs=tuple(self.param("replay_dirs")))
+        if config.planner == POLICY:
+            require_learnable(config)
         self._registry = Registry(config.registry, contracts.load(config.task))
         self._begin_with(self._registry, self.param("model"))
         self._learner = OnlineLearner(config, self.param("job_timeout_s"))
