@@ -79,6 +79,14 @@ def test_a_bin_is_seen_from_its_floor_to_its_rim() -> None:
     assert np.ptp(rows) == pytest.approx(525.0 * 0.1 / 0.7, abs=3.0)
 
 
+def test_fingers_have_the_friction_they_were_told(cell) -> None:
+    client = cell.client
+    links = range(client.getNumJoints(cell._body))
+    names = {client.getJointInfo(cell._body, link)[12].decode(): link for link in links}
+    for name in ("panda_leftfinger", "panda_rightfinger", "first_bin"):
+        assert client.getDynamicsInfo(cell._body, names[name])[1] == 1.0
+
+
 def test_the_arm_follows_within_its_limits_and_weighs_what_it_holds(cell, planner) -> None:
     body = put(cell, "brick/009", (0.0, 0.0))
     top_m = float(cell.pose(body)[0][2])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from twinloop.robots.hand24 import HAND24
 from twinloop_sim.render import renderer
-from twinloop_sim.settings import SceneSettings, scene_settings
+from twinloop_sim.settings import SceneSettings, bullet_settings, scene_settings
 from twinloop_sim.tracker_standin import into_palm
 from twinloop_sim.twin import ENGINES, State, make_batch, make_twin
 
@@ -88,6 +88,16 @@ def test_the_balls_lie_still_in_the_cup(engine: str) -> None:
     assert moved.max() < 5e-4
     late = states.ball_position[0, -ticks // 5 :]
     assert np.ptp(late, axis=0).max() < 1e-4
+
+
+def test_hand_and_balls_have_the_friction_of_the_settings_in_pybullet() -> None:
+    batch = make_batch("pybullet", 1)
+    world = batch._worlds[0]
+    links = range(-1, world._client.getNumJoints(world._hand))
+    bodies = [(world._hand, link) for link in links] + [(ball, -1) for ball in world._balls]
+    found = {world._client.getDynamicsInfo(*body)[1] for body in bodies}
+    batch.close()
+    assert found == {bullet_settings().friction[0]}
 
 
 def test_both_engines_settle_into_the_same_cup() -> None:

@@ -139,9 +139,9 @@ class _World:
         self._position_gains = [servo.position_gain] * len(names)
         self._velocity_gains = [servo.velocity_gain] * len(names)
         for link in range(-1, client.getNumJoints(self._hand)):
-            client.changeDynamics(
-                self._hand, link, linearDamping=0.0, angularDamping=0.0, **friction
-            )
+            # In one call with damping, PyBullet leaves a link's friction as it was.
+            client.changeDynamics(self._hand, link, linearDamping=0.0, angularDamping=0.0)
+            client.changeDynamics(self._hand, link, **friction)
         sphere = client.createCollisionShape(bullet.GEOM_SPHERE, radius=scene.balls.radius_m)
         self._balls = [
             client.createMultiBody(scene.balls.mass_kg, sphere, -1, place)

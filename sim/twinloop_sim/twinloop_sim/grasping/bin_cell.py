@@ -96,8 +96,10 @@ class BinCell(Scene):
         for name in ("panda_leftfinger", "panda_rightfinger"):
             client.changeDynamics(
                 self._body, links[name], lateralFriction=1.0, spinningFriction=0.004,
-                rollingFriction=1e-4, linearDamping=0.0, angularDamping=0.0,
+                rollingFriction=1e-4,
             )  # fmt: skip
+            # In one call with damping, PyBullet leaves a link's friction as it was.
+            client.changeDynamics(self._body, links[name], linearDamping=0.0, angularDamping=0.0)
         for name in _STATIC:
             client.changeDynamics(self._body, links[name], lateralFriction=1.0)
         # The fingers of the real hand are geared.
