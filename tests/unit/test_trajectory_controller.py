@@ -79,6 +79,16 @@ def test_a_trajectory_is_followed_exactly_and_ends_in_success() -> None:
     arm.check_limits()
 
 
+def test_what_begins_elsewhere_is_followed_when_it_has_the_time() -> None:
+    arm, motion = Arm(), move(0.2, start=READY + np.eye(7)[5] * 0.06).later(0.25)
+    np.testing.assert_array_equal(motion.at([0.0, 0.25]), motion.position[[0, 0]])
+    arm.controller.start(motion)
+    arm.run(motion.duration + TICK_S)
+    assert arm.state is Following.SUCCEEDED
+    np.testing.assert_allclose(arm.told[-1], motion.position[-1], atol=1e-9)
+    arm.check_limits()
+
+
 def test_joints_come_in_any_order() -> None:
     arm, motion = Arm(), move([0.3, 0.0, 0.1, 0.0, 0.0, 0.2, 0.0])
     mixed = [3, 0, 6, 1, 5, 2, 4]

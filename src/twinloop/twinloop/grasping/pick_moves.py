@@ -27,6 +27,8 @@ _DOWN = np.diag([1.0, -1.0, -1.0])
 _HALF_TURN = np.diag([-1.0, -1.0, 1.0])
 _FIXED_S = 30.0  # for the search of a place that is planned once
 _STEP_M = 0.005  # of the width that scenes are arranged for
+# What the fingers squeeze pushes the arm from where it was told to be; rising begins from there.
+_LEAD_S = 0.25
 _UP_M = (0.05, 0.02)  # that the arm rises at least, where it cannot rise all the way
 
 
@@ -106,7 +108,8 @@ class PickMoves:
         failure: MotionError | None = None
         for rise_m in (up_m, *_UP_M):
             try:
-                return self._line(pose.moved([0.0, 0.0, rise_m]), self.settings.grasp.up_speed)
+                way = self._line(pose.moved([0.0, 0.0, rise_m]), self.settings.grasp.up_speed)
+                return way.later(_LEAD_S)
             except MotionError as error:
                 failure = error
         assert failure is not None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Trajectory:
 
     Attributes:
         joint_names: J of them.
-        time: of the points [T], s, from 0.
+        time: of the points [T], s, from 0, or from the time that the way to the first may take.
         position: [T, J], rad.
         velocity: [T, J], rad/s.
         acceleration: [T, J], rad/s^2.
@@ -52,7 +52,7 @@ class Trajectory:
 
         Cubic Hermite interpolation.
         """
-        t = np.clip(np.asarray(time, dtype=np.float64), 0.0, self.duration)
+        t = np.clip(np.asarray(time, dtype=np.float64), self.time[0], self.duration)
         if len(self.time) == 1:
             return np.broadcast_to(self.position[0], (*t.shape, len(self.joint_names))).copy()
         i = np.clip(np.searchsorted(self.time, t, side="right") - 1, 0, len(self.time) - 2)
@@ -74,6 +74,11 @@ class Trajectory:
         """Return the jerk between points [T - 1, J], rad/s^3."""
         result: Array = np.diff(self.acceleration, axis=0) / np.diff(self.time)[:, None]
         return result
+
+    def later(self, seconds: float) -> Trajectory:
+        """Return this motion with time, s, for the way from where the arm is told to be to its
+        first point."""
+        return replace(self, time=self.time + seconds)
 
     def then(self, after: Trajectory) -> Trajectory:
         """Return this motion and, from where it ends, another.
