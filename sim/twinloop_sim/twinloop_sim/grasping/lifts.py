@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 ABOVE_M, LIFT_M = 0.1, 0.16
 _HELD_M = 0.1  # that a lifted object rises at least
 _DOWN_M_S, _UP_M_S, _CLOSE_M_S = 0.4, 0.35, 0.12
-_RAIL_N, _GRIP_N = 60.0, 15.0
+_RAIL_N, _GRIP_N = 60.0, 25.0
 _PALM_HEIGHT_M = 0.04
 _BLOCKED_M = 0.006
 

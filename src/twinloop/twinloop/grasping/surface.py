@@ -38,8 +38,9 @@ def between(scene: HeightMap, grasps: Array, gripper: Gripper) -> Between:
     """Return what lies between the pads of grasps [N, 5].
 
     Cameras smear a steep side into a ramp and make things larger by about a pixel; so a pad touches
-    where the surface reaches three quarters of what it covers of the thing. Where several lines
-    across a pad touch within a cell, the one nearest to its middle counts.
+    where the surface reaches three quarters of what it covers of the thing, and a cell (half of it
+    for where its middle is, half for that pixel) inwards of it. Where several lines across a pad
+    touch within a cell, the one nearest to its middle counts.
     """
     closing, across = axes(grasps)
     steps = np.arange(-gripper.opening_m / 2, gripper.opening_m / 2 + 1e-9, RESOLUTION_M)
@@ -57,7 +58,7 @@ def between(scene: HeightMap, grasps: Array, gripper: Gripper) -> Between:
         first = reach.max(1, keepdims=True)
         # Lines are in the order of their distance from the middle.
         line = (reach >= first - 1.5 * RESOLUTION_M).argmax(1)
-        along = sign * (np.take_along_axis(reach, line[:, None], 1)[:, 0] - RESOLUTION_M / 2)
+        along = sign * (np.take_along_axis(reach, line[:, None], 1)[:, 0] - RESOLUTION_M)
         pads.append(np.stack([along, sides[line]], 1))
     touch = np.where(is_there[:, None, None], np.stack(pads, 1), 0.0)
     return Between(is_there, touch, top + grasps[:, TIP])
