@@ -77,6 +77,20 @@ def test_a_chunk_is_followed_and_fades_into_the_next() -> None:
     torch.testing.assert_close(changes, 0.05 * torch.stack(wanted), atol=1e-6, rtol=1e-5)
 
 
+def test_smoothed_actions_keep_a_share_of_the_one_before() -> None:
+    model = actor()
+    made = planners.make("policy", model, TASK, 0, smoothing=0.75)
+    values = (0.0, 1.0, -1.0)
+    done = [planned(made, seen(value)) - seen()[TASK.command] for value in values]
+    first, second, third = (0.05 * model.act(seen(value)[None])[0, 0] for value in values)
+    torch.testing.assert_close(done[0], first, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(done[1], 0.75 * first + 0.25 * second, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(done[2], 0.75 * done[1] + 0.25 * third, atol=1e-6, rtol=1e-5)
+    made.reset(0)
+    assert torch.equal(planned(made, seen(1.0)), planned(planners.make("policy", model, TASK, 0),
+                                                         seen(1.0)))  # fmt: skip
+
+
 def test_noise_is_the_seed_s_and_only_there_when_asked_for() -> None:
     still = planners.make("policy", actor(), TASK, 1)
     assert torch.equal(planned(still, seen()), planned(still, seen()))

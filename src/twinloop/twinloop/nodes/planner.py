@@ -78,6 +78,9 @@ class PlannerNode(Node):
             "A policy acts with its own noise, as learning it needs; before there is one it moves "
             "at random",
         ),
+        ParameterSpec(
+            "smoothing", 0.0, "Of a policy: share of the action before in each one", 0.0, 0.99
+        ),
         ParameterSpec("shared", False, "Do what a pilot commands as nearly as its cost allows"),
         ParameterSpec(
             "alpha", 0.5, "Of sharing: 0 the pilot alone, 1 autonomy alone", 0.0, 1.0, dynamic=True
@@ -180,12 +183,14 @@ class PlannerNode(Node):
         """Make the planner that is asked for.
 
         Raises:
-            ValueError: a planner is to be shared, or sampled from, that cannot be.
+            ValueError: a planner is to be shared, sampled from or smoothed, that cannot be.
         """
         name, seed, device = (self.param(key) for key in ("planner", "seed", "device"))
-        changes: dict[str, Any] = {"sampled": True} if self.param("sampled") else {}
+        changes = {key: self.param(key) for key in ("sampled", "smoothing") if self.param(key)}
         if changes and name != POLICY:
-            raise ValueError(f"parameter planner is {name!r}, expected {POLICY!r} to sample")
+            raise ValueError(
+                f"parameter planner is {name!r}, expected {POLICY!r} for {' and '.join(changes)}"
+            )
         if not self.param("shared"):
             return planners.make(name, model, task, seed, device=device, **changes)
         if name != shared.BASE:

@@ -74,6 +74,7 @@ class PolicyConfig(BaseModel):
             policy it then moves at random, until it is given one.
         every: steps after which it is asked again; at most a chunk's.
         blend: steps over which a chunk fades into the next; below `every`.
+        smoothing: share of the action before in each one, which keeps noise from shaking a robot.
         runs_code: policies whose file is a program (TorchScript) are let run; else they are
             refused.
     """
@@ -83,6 +84,7 @@ class PolicyConfig(BaseModel):
     sampled: bool
     every: int = Field(ge=1, le=200)
     blend: int = Field(ge=0, le=200)
+    smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     runs_code: bool = False
 
 
@@ -165,6 +167,7 @@ class PolicyPlanner:
         self._at = np.zeros(len(seeds), dtype=int)  # steps since the chunk began
         self._now: list[Tensor | None] = [None] * len(seeds)
         self._before: list[Tensor | None] = [None] * len(seeds)
+        self._done: list[Tensor | None] = [None] * len(seeds)  # the actions before
         self._last = torch.full((len(seeds), self.task.action_size), torch.nan)
         for row, seed in enumerate(seeds):
             self.reset_row(row, seed)
@@ -172,7 +175,7 @@ class PolicyPlanner:
     def reset_row(self, row: int, seed: int) -> None:
         """Begin an episode of one robot in a batch."""
         self._generators[row].manual_seed(seed)
-        self._now[row] = self._before[row] = None
+        self._now[row] = self._before[row] = self._done[row] = None
         self._last[row] = torch.nan
 
     def plan(self, observation: Tensor, target: Tensor) -> tuple[Tensor, PlanStats]:
@@ -230,6 +233,11 @@ class PolicyPlanner:
         if before is not None and at < min(self.config.blend, len(before)):
             share = (at + 1) / (self.config.blend + 1)
             action = torch.lerp(before[at], action, share)
+        done = self._done[row]
+        # What is not finite is not done, and does not linger.
+        if done is not None and bool(torch.isfinite(done).all()):
+            action = torch.lerp(action, done, self.config.smoothing)
+        self._done[row] = action
         return action
 
 
