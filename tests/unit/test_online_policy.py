@@ -36,7 +36,7 @@ from twinloop.learning.registry import Registry
 from twinloop.models.actor import Actor, ActorConfig
 from twinloop.planners.control import COMPLETE, DROPPED
 
-from twinloop import tasks
+from twinloop import planners, tasks
 
 torch.set_num_threads(1)
 FORK = multiprocessing.get_context("fork")
@@ -317,6 +317,17 @@ def test_a_policy_that_was_given_is_improved_and_one_of_another_form_acts_as_it_
     events = station.learn()
     assert events[-1][0] == "waiting"
     assert f"{version} acts as it is, and is not learned" in events[-1][1]
+    assert station.registry.current() == version
+
+
+def test_nobody_plans_with_a_policy_and_no_model_is_fitted_from_one(station: Station) -> None:
+    policy = OffPolicyLearner(TASK, LEARNING, 0).actor()
+    with pytest.raises(ValueError, match="the model is a policy, which acts and predicts nothing"):
+        planners.make("mppi", policy, TASK, 0)
+    version = station.give(policy)
+    station.record(4, steps=60)
+    told = dict(station.learn(planner="mppi", held_out_share=0.5))
+    assert f"{version} is a policy, which predicts nothing" in told["waiting"]
     assert station.registry.current() == version
 
 

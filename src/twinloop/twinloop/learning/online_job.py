@@ -243,6 +243,13 @@ class _Job:
         """Return a candidate, None where training diverged."""
         config = self._config
         running = self._running()
+        if running is not None and isinstance(running.model, Actor):
+            self._report(
+                "waiting",
+                f"{running.version} is a policy, which predicts nothing; models to plan with need "
+                "a registry of their own",
+            )
+            return None
         seed = config.seed + len(self._registry.versions())
         model = self._new_model(seed) if running is None else running.model
         transitions = sum(map(len, training))

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Generic
 import torch
 from torch import Tensor
 
+from twinloop.models.actor import Actor
 from twinloop.models.base import DynamicsModel
 from twinloop.planners.base import PlanStats
 from twinloop.planners.capture import CudaGraph
@@ -140,6 +141,11 @@ class SamplingPlanner(ABC, Generic[C]):
 
     @model.setter
     def model(self, model: DynamicsModel) -> None:
+        if isinstance(model, Actor):
+            raise ValueError(
+                "the model is a policy, which acts and predicts nothing; expected one that "
+                "predicts, or planner 'policy'"
+            )
         if self.device.type != "cpu":
             moved: Any = copy.deepcopy(model)
             model = moved.to(self.device)
