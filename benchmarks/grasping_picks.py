@@ -23,6 +23,8 @@ from twinloop.grasping.planner import GraspPlanner
 from twinloop_sim.grasping.bin_cell import BinCell
 from twinloop_sim.grasping.clearing import Antipodal, Cleared, Kind, TopDown, Try, clear_bin
 
+# Images merged into a sight, as config/grasping/picking.yaml advises for such cameras.
+_IMAGES = {"d435": 3}
 _PICTURES_OF_A_CAUSE = 3
 _SAVE_EVERY = 10  # bins, between two lines of progress
 
@@ -59,6 +61,8 @@ class Bins:
         if self._cell is None:
             self._cell, self._arm = BinCell(settings=self._settings), TimedPlanner(cell="bins")
             self._moves = PickMoves(self._arm, self._settings)
+        look = self._settings.look.model_copy(update={"images": _IMAGES.get(noise, 1)})
+        self._moves.settings = self._settings.model_copy(update={"look": look})
         finder = TimedFinder(self._finder(who))
         self._arm.spent_s = 0.0
         began_s = time.process_time()

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pick_station import PLACES, FakeCell, Thing
+from twinloop.grasping.pick_devices import merged
 from twinloop.motion.errors import NoPath
 from twinloop.resets.faults import Fault
 
@@ -42,6 +45,49 @@ def cell(made: FakeCell) -> FakeCell:
 def is_at_rest(cell: FakeCell) -> bool:
     rest = cell.planner.semantics.states["rest"]
     return bool(np.abs(cell.q - rest).max() < 0.02)
+
+
+def test_several_images_are_merged_into_one_sight(made: FakeCell) -> None:
+    depths = [
+        [0.70, 0.70, 0.00, 0.70, 0.00],
+        [0.60, 0.72, 0.70, 0.00, 0.00],
+        [0.71, 0.00, 0.60, 0.00, 0.00],
+    ]
+    first = made.look(-1.0)
+    assert first is not None
+    views = [
+        replace(first, stamp_s=float(index), depth=np.array([row], np.float32))
+        for index, row in enumerate(depths)
+    ]
+    seen = merged(views)
+    # What one image of three saw nearer is not there; what two did not see is a hole.
+    np.testing.assert_allclose(seen.depth, [[0.70, 0.72, 0.70, 0.0, 0.0]])
+    assert seen.depth.dtype == np.float32
+    assert seen.stamp_s == 2.0
+    np.testing.assert_array_equal(merged(views[:1]).depth, views[0].depth)
+
+
+def test_a_sight_waits_for_as_many_images_as_are_asked_for(cell: FakeCell) -> None:
+    looked: list[float] = []
+    settings = cell.loop.settings
+    cell.loop.settings = settings.model_copy(
+        update={"look": settings.look.model_copy(update={"images": 3})}
+    )
+    look = cell.look
+
+    def counted(after_s: float):
+        view = look(after_s)
+        if view is not None:
+            looked.append(view.stamp_s)
+        return view
+
+    cell.things, cell.look = [], counted
+    try:
+        outcome = cell.run()
+    finally:
+        cell.loop.settings, cell.look = settings, look
+    assert outcome.success, outcome.message
+    assert len(looked) == len(set(looked)) == 3
 
 
 def test_a_bin_is_cleared_thing_by_thing(cell) -> None:

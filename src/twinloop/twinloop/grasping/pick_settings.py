@@ -28,12 +28,15 @@ class LookSettings(_Section):
         inset_m: of the bin's walls, which are not grasped.
         least_m2: area, seen from above, of the largest thing in a bin that is not empty.
         blank_s: that things still move after the arm has gone.
+        images: that are merged into one sight; stereo cameras see things that are not there in a
+            single one.
     """
 
     unseen_s: Positive
     inset_m: Annotated[float, Field(ge=0.0)]
     least_m2: Positive
     blank_s: Annotated[float, Field(ge=0.0)]
+    images: Annotated[int, Field(ge=1, le=15)] = 1
 
 
 class GraspSettings(_Section):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twinloop.grasping.pick_devices import Finder, PickDevices, View, WorldGrasp
+from twinloop.grasping.pick_devices import Finder, PickDevices, View, WorldGrasp, merged
 from twinloop.grasping.pick_moves import PickMoves, Reach
 from twinloop.grasping.refusals import GraspRefused, Reason
 from twinloop.motion.errors import MotionError
@@ -193,7 +193,7 @@ class PickLoop:
         return "look"
 
     def _look(self) -> str:
-        """Take an image later than the arm's last motion."""
+        """Take images later than the arm's last motion."""
         if self._most and self.picked >= self._most:
             return "rest"
         if self._in_a_row >= self.settings.tries:
@@ -206,17 +206,18 @@ class PickLoop:
         after_s = self._began_s + look.blank_s
         found: list[View] = []
 
-        def is_there() -> bool:
-            view = self._devices.eyes.look(after_s)
+        def are_there() -> bool:
+            newest_s = found[-1].stamp_s if found else after_s
+            view = self._devices.eyes.look(newest_s)
             if view is not None:
                 found.append(view)
-            elif clock.now_s() > after_s + look.unseen_s:
+            elif clock.now_s() > newest_s + look.unseen_s:
                 why = self._devices.eyes.complaint or "no image"
                 raise StepFailed(Fault.BIN_UNSEEN, f"{why}, for {look.unseen_s:g} s")
-            return bool(found)
+            return len(found) >= look.images
 
-        self._run.until(is_there)
-        self._view = found[0]
+        self._run.until(are_there)
+        self._view = merged(found)
         return "plan"
 
     def _plan(self) -> str:
