@@ -41,15 +41,16 @@ class View:
 
 
 def merged(views: Sequence[View]) -> View:
-    """Return one view of several by a camera that stands still: the newest, with each pixel's median
-    of the depths that were seen; a hole where fewer than half of the images have one."""
-    depth = np.stack([view.depth for view in views])
-    seen = np.where(depth > 0.0, depth, np.inf)
+    """Return one view of several by a camera that stands still: the newest, and for each pixel the
+    median of the depths that were seen, or a hole where fewer than half of the images have one."""
+    given = np.stack([view.depth for view in views])
+    seen = np.where(given > 0.0, given, np.inf)
     # Of an even number of values the farther of the two in the middle: what is not there is near.
     count = np.isfinite(seen).sum(0)
     middle = np.minimum(count // 2, len(views) - 1)
     found = np.take_along_axis(np.sort(seen, axis=0), middle[None], axis=0)[0]
-    return replace(views[-1], depth=np.where(2 * count >= len(views), found, 0.0).astype(np.float32))
+    depth = np.where(2 * count >= len(views), found, 0.0).astype(np.float32)
+    return replace(views[-1], depth=depth)
 
 
 @dataclass(frozen=True)
