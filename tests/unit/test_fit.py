@@ -9,6 +9,7 @@ import torch
 from twinloop.learning.episode import Episode
 from twinloop.learning.fit import FitConfig, FitDiverged, fit, prediction_error
 from twinloop.learning.replay import split, windows
+from twinloop.models import layers
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 
 POSITION = slice(0, 3)
@@ -49,6 +50,36 @@ def test_fitting_beats_no_motion_on_held_out_episodes_after_one_and_seven_steps(
     errors = prediction_error(fitted, held_out, positions=POSITION)
     assert errors["1"]["mean"] < 0.15 * errors["1"]["still"]
     assert errors["7"]["mean"] < 0.15 * errors["7"]["still"]
+
+
+def test_products_in_bfloat16_fit_as_well_as_in_single_precision(episodes, monkeypatch) -> None:
+    training, held_out = split(episodes, 0.2)
+    errors = {}
+    for has_it in (False, True):
+        # On a CPU without its instructions bfloat16 is slow, and the same.
+        monkeypatch.setattr(layers, "_HAS_BFLOAT16", has_it)
+        fitted = model()
+        fit(fitted, training, FitConfig(epochs=40, batch=128, learning_rate=3e-3), seed=0)
+        assert {weight.dtype for weight in fitted.parameters()} == {torch.float32}
+        errors[has_it] = prediction_error(fitted, held_out, positions=POSITION)
+    assert errors[True] != errors[False]
+    for steps in ("1", "7"):
+        assert errors[True][steps]["mean"] < 1.1 * errors[False][steps]["mean"]
+
+
+def test_a_network_multiplies_in_bfloat16_only_where_told(monkeypatch) -> None:
+    monkeypatch.setattr(layers, "_HAS_BFLOAT16", True)
+    fitted, rng = model(), torch.Generator().manual_seed(0)
+    seen, done = torch.randn(2, 5, 9, generator=rng), torch.randn(2, 5, 3, generator=rng)
+    for layer in fitted.network.layers:
+        layer.bias.data.normal_(generator=rng)
+    single = fitted.predict(seen, done)
+    with layers.bfloat16_products():
+        half = fitted.predict(seen, done)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, single)
+    torch.testing.assert_close(half, single, atol=0.02, rtol=0.02)
+    assert torch.equal(fitted.predict(seen, done), single)
 
 
 def test_a_seed_fixes_the_weights_and_members_differ(episodes) -> None:

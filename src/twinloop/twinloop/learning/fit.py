@@ -16,6 +16,7 @@ from twinloop.contract import load as load_contract
 from twinloop.learning.episode import Episode
 from twinloop.learning.replay import Windows, windows
 from twinloop.models.ensemble import Ensemble
+from twinloop.models.layers import bfloat16_products
 
 
 class FitDiverged(RuntimeError):
@@ -151,20 +152,23 @@ def _loss(
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
         if choice:
             observations = observations[..., list(config.symmetries[choice - 1])]
+    # What is given has no error; to take it out would cost more than to carry it along.
     predicted = model.predicted
-    scale = model.difference_scale[predicted]
+    share = len(predicted) / predicted.sum()
+    per_scale = predicted / model.difference_scale
     noise = torch.randn(observations[:, :, 0].shape, generator=generator)
     state = observations[:, :, 0] + config.input_noise * model.observation_scale * noise
     loss = torch.zeros(())
     for k in range(config.steps):
-        state = model.predict(state, actions[:, :, k])
-        error = (state[..., predicted] - observations[:, :, k + 1, predicted]) / scale
+        with bfloat16_products():
+            state = model.predict(state, actions[:, :, k])
+        error = (state - observations[:, :, k + 1]) * per_scale
         if data.weights is None:
             loss = loss + nn.functional.smooth_l1_loss(error, torch.zeros_like(error))
         else:
             each = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
             loss = loss + (data.weights[index] * each.mean(-1)).mean()
-    return loss / config.steps
+    return share * loss / config.steps
 
 
 @torch.no_grad()
