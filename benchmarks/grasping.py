@@ -30,7 +30,7 @@ import harness
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from grasping_picks import Bins, causes, clear_bins
+from grasping_picks import IMAGES, Bins, causes, clear_bins
 from harness import Target
 from rich.console import Console
 from rich.table import Table
@@ -59,6 +59,9 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="of the pick loop, that have this in their name")
     parser.add_argument("--scale", type=int, help="times the quick form's scenes; full: 10")
     parser.add_argument("--rounds", type=int, help="of refinement; the planner's own without")
+    parser.add_argument(
+        "--images", type=int, help="of a sight; as the camera needs without"
+    )
     parser.add_argument("--cut", default="", help="why a full protocol is cut short")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -89,7 +92,7 @@ def main() -> None:
     told = part("reliability", lambda: reliability(planner, 6 * scale))
     told_apart = segments(folder, part, 2 * scale, 8 * scale)
     wanted = attempts if "picks" in arguments.parts else 0
-    bins = Bins(planner)
+    bins = Bins(planner, arguments.images)
     table = [
         clear_bins(folder, bins, row, wanted if arguments.rows in ", ".join(row) else 0, console)
         for row in rows_of_picks()
@@ -103,6 +106,7 @@ def main() -> None:
         plots.append(folder / "reliability.png")
     figures: dict[str, Any] = {
         "rounds_of_refinement": settings.rounds,
+        "images_of_a_sight": arguments.images or IMAGES,
         "plan": timing,
         "validation": manifest.trained.get("validation", {}),
         "model_mb": manifest.bytes / 1e6,

@@ -24,7 +24,7 @@ from twinloop_sim.grasping.bin_cell import BinCell
 from twinloop_sim.grasping.clearing import Antipodal, Cleared, Kind, TopDown, Try, clear_bin
 
 # Images merged into a sight, as config/grasping/picking.yaml advises for such cameras.
-_IMAGES = {"d435": 3}
+IMAGES = {"structured_light": 1, "d435": 3}
 _PICTURES_OF_A_CAUSE = 3
 _SAVE_EVERY = 10  # bins, between two lines of progress
 
@@ -49,10 +49,12 @@ class Bins:
 
     Args:
         planner: of grasps.
+        images: merged into a sight; None: as many as the camera needs.
     """
 
-    def __init__(self, planner: GraspPlanner) -> None:
+    def __init__(self, planner: GraspPlanner, images: int | None = None) -> None:
         self._settings = load_settings()
+        self._images = images
         self._planner = planner
         self._cell: BinCell | None = None
 
@@ -61,7 +63,7 @@ class Bins:
         if self._cell is None:
             self._cell, self._arm = BinCell(settings=self._settings), TimedPlanner(cell="bins")
             self._moves = PickMoves(self._arm, self._settings)
-        look = self._settings.look.model_copy(update={"images": _IMAGES.get(noise, 1)})
+        look = self._settings.look.model_copy(update={"images": self._images or IMAGES[noise]})
         self._moves.settings = self._settings.model_copy(update={"look": look})
         finder = TimedFinder(self._finder(who))
         self._arm.spent_s = 0.0
