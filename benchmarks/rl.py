@@ -75,7 +75,7 @@ def main() -> None:
         figures["asynchronous"] = found
         targets += held
     if "valve" in arguments.parts:
-        figures["valve"], plot = _valve(folder, seeds[:1], full)
+        figures["valve"], plot = _valve(folder, seeds[:2], full)
         plots.append(plot)
     harness.finish("rl", folder, figures, targets, full, plots)
 
@@ -108,7 +108,7 @@ def _beside(
 def _valve(folder: Path, seeds: list[int], full: bool) -> tuple[dict[str, Any], Path]:
     """Return success of soft actor-critic on the valve against hours of robot time, and what the
     model-based learner reached on the same twin by its own benchmark."""
-    stages = [6_000, 12_000, 36_000, 72_000, 108_000] if full else [200]
+    stages = [6_000, 12_000, 24_000, 36_000, 54_000, 72_000, 90_000, 108_000] if full else [200]
     runs = [
         kept(folder, f"valve-{seed}", partial(rl_valve.learned, folder / "work", seed, stages))
         for seed in seeds

@@ -19,6 +19,7 @@ from twinloop.learning.episode import Episode
 from twinloop.learning.hindsight import GoalSlices, relabelled
 from twinloop.learning.network_actor import NetworkActor
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
+from twinloop.learning.rollout import random_motion
 from twinloop.learning.soft_actor_critic import Actor as SquashedGaussian
 from twinloop.learning.soft_actor_critic import SACConfig
 from twinloop.models.actor import Actor, ActorConfig
@@ -162,6 +163,35 @@ def test_actions_in_cells_depend_on_the_seed_alone_and_are_smoothed() -> None:
     wild = NetworkActor(units, 1)
     wild.start(0, 4)
     assert np.ptp([wild.act(seen[:1])[0] for _ in range(50)]) > 0.1
+
+
+def test_motion_about_the_task_s_pose_comes_before_the_first_policy() -> None:
+    valve = tasks.make("valve")
+    units = units_of(valve)
+    made = [NetworkActor(units, 1, first=random_motion(valve, 1)), random_motion(valve, 1)]
+    seen = np.zeros((1, 32), dtype=np.float32)
+    for one in made:
+        one.start(0, 5)
+    usual, alone = (np.array([one.act(seen)[0] for _ in range(30)]) for one in made)
+    np.testing.assert_array_equal(usual, alone)
+    assert np.abs(usual).max() <= 0.2 + 1e-6
+    actor = Actor(ActorConfig(observation_size=32, action_size=9, acts="change"), 2)
+    made[0].actor = actor.requires_grad_(False)
+    plain = NetworkActor(units, 1, actor)
+    for one in (made[0], plain):
+        one.start(0, 5)
+    np.testing.assert_array_equal(made[0].act(seen)[0], plain.act(seen)[0])
+    with pytest.raises(ValueError, match="matching does not observe its command"):
+        random_motion(Matching(), 1)
+
+
+def test_the_entropy_s_first_weight_is_the_setting_s() -> None:
+    made = learner(temperature=0.02, learning_rate=1e-4)
+    made.add([episode(0)])
+    made.improve(most=1)
+    assert made.figures()["ent_coef"] == pytest.approx(0.02, rel=1e-3)
+    with pytest.raises(ValueError, match="temperature is 0, expected more than 0"):
+        learner(temperature=0)
 
 
 def test_units_are_changes_where_the_command_is_observed_else_targets() -> None:

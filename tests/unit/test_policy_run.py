@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gym_cell import Pendulum, pendulum
@@ -22,6 +24,9 @@ from twinloop.learning.following_bags import STATE, FollowingSettings, follow
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
 from twinloop.learning.policy_run import PolicyRunSettings, learn_policy, try_policy
 from twinloop.models.actor import Actor
+from twinloop_sim import cells
+
+from twinloop import tasks
 
 torch.set_num_threads(1)
 LEARNING = OffPolicySettings(hidden=(16, 16), batch=32, updates=0.2, first=40)
@@ -61,6 +66,36 @@ def test_an_interrupted_run_ends_in_the_same_policy(tmp_path: Path) -> None:
     task, cell = pendulum()
     records = try_policy(task, cell, again.actor(), 10, 0, 2)
     assert [len(record.episode) for record in records] == [10, 10]
+
+
+def test_robots_side_by_side_go_on_amid_a_round(tmp_path: Path) -> None:
+    task = tasks.make("valve")
+    learning = OffPolicySettings(
+        hidden=(16,), batch=16, updates=0.2, first=30, about_pose=True, normalises=True
+    )
+
+    def learn(folder: Path) -> OffPolicyLearner:
+        cell = cells.make("valve", 3)
+        run = PolicyRunSettings(transitions=90, steps=10, save_every=2)
+        made = learn_policy(folder, task, cell, run, learning, 0)
+        cell.close()
+        return made
+
+    whole = learn(tmp_path / "whole")
+    assert whole.updates == 18
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for state in (tmp_path / "again").glob("learner_*.pt"):
+        state.unlink()
+    for path in complete_bags(tmp_path / "again" / "bags")[-2:]:  # of a round of three
+        shutil.rmtree(path)
+    again = learn(tmp_path / "again")
+    assert all(map(torch.equal, weights(whole), weights(again)))
+    found = [
+        episodes(path, task.contract)[0].observations
+        for folder in ("whole", "again")
+        for path in complete_bags(tmp_path / folder / "bags")[-2:]
+    ]
+    assert all(map(np.array_equal, found[:2], found[2:]))
 
 
 def test_a_robot_takes_policies_of_a_learner_that_follows_it(tmp_path: Path) -> None:

@@ -5,20 +5,14 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import numpy as np
-
 from twinloop import planners
 from twinloop.fleet.job import Job, Source
 from twinloop.learning.goals import goals_of
 from twinloop.learning.policy import ExploringActor
-from twinloop.learning.rollout import Actor, PlannedActor, ProposalActor, RandomActor
+from twinloop.learning.rollout import Actor, PlannedActor, ProposalActor, random_motion
 from twinloop.models import from_tensors
 from twinloop.models.proposal import Proposal, ProposalConfig
 from twinloop.tasks.base import Task
-
-# Random motion: standard deviation of targets about the task's centre, as a share of half the joint
-# range.
-_RANDOM_SPREAD = 0.35
 
 
 def make_actor(job: Job, cell: Any, task: Task) -> Actor:
@@ -29,10 +23,7 @@ def make_actor(job: Job, cell: Any, task: Task) -> Actor:
     """
     hands = cell.hands
     if job.source == "random":
-        space = planners.action_space(task)
-        spread = _RANDOM_SPREAD * 0.5 * (space.upper - space.lower).double().numpy()
-        center = np.asarray(task.center)
-        return RandomActor(center, spread, task.command, space.largest_change, hands)
+        return random_motion(task, hands)
     if job.source in ("explore", "proposal") and job.proposal is None:
         raise ValueError(f"a job with source {job.source!r} needs a proposal")
     if job.source == "explore":

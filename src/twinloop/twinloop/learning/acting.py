@@ -32,7 +32,7 @@ from twinloop.learning.action_units import units_of
 from twinloop.learning.checkpoint import CheckpointInvalid
 from twinloop.learning.episode import Episode
 from twinloop.learning.network_actor import NetworkActor
-from twinloop.learning.rollout import Hands
+from twinloop.learning.rollout import Hands, random_motion
 from twinloop.models.actor import Actor
 from twinloop.planners.control import DROPPED
 from twinloop.tasks.base import Task
@@ -51,6 +51,7 @@ class ActingSettings:
         period_s: from a step to the next, s; 0: as fast as it can, which no robot does.
         smoothing: see `NetworkActor`.
         first: transitions of random motion.
+        about_pose: see `OffPolicySettings`.
         chunk_s: of the robot's time, after which steps are on the disk.
     """
 
@@ -59,6 +60,7 @@ class ActingSettings:
     period_s: float = 0.0
     smoothing: float = 0.0
     first: int = 100
+    about_pose: bool = False
     chunk_s: float = 1.0
 
 
@@ -147,7 +149,8 @@ def act(
     for outcome in repair_unfinished(bags):
         if isinstance(outcome, BagError):
             warnings.warn(f"a killed process left what is no bag: {outcome}", stacklevel=2)
-    actor = NetworkActor(units_of(task), 1, smoothing=settings.smoothing)
+    first = random_motion(task, 1) if settings.about_pose else None
+    actor = NetworkActor(units_of(task), 1, smoothing=settings.smoothing, first=first)
     robot = _Robot(task, cell, settings, actor, NewestPolicy(folder), stop)
     done = complete_bags(bags)
     robot.done.transitions = sum(_steps(path) for path in done)

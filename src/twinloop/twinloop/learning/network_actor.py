@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from twinloop.learning.action_units import ActionUnits
+from twinloop.learning.rollout import Actor as FirstMotion
 from twinloop.models.actor import Actor
 from twinloop.planners.base import PlanStats
 from twinloop.tasks.base import Task
@@ -18,7 +19,8 @@ class NetworkActor:
 
     Args:
         units: of random motion.
-        actor: the policy; None: actions are drawn evenly from all. It may be set between two steps.
+        actor: the policy; None: there is none yet. It may be set between two steps.
+        first: acts while there is no policy; None: actions are drawn evenly from all.
         explores: with the policy's own noise.
         smoothing: share of the action before in each action, which keeps noise from shaking a
             robot; below 1.
@@ -31,11 +33,13 @@ class NetworkActor:
         actor: Actor | None = None,
         explores: bool = True,
         smoothing: float = 0.0,
+        first: FirstMotion | None = None,
     ) -> None:
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"smoothing is {smoothing}, expected 0 to less than 1")
         self.actor = actor
         self._units, self._explores, self._smoothing = units, explores, smoothing
+        self._first = first
         self._rng = [np.random.default_rng(0) for _ in range(hands)]
         self._before = np.zeros((hands, len(units.middle)))
         self._begins = np.ones(hands, dtype=bool)
@@ -44,6 +48,8 @@ class NetworkActor:
         """Begin an episode of one hand."""
         self._rng[hand] = np.random.default_rng([seed, 7])
         self._begins[hand] = True
+        if self._first is not None:
+            self._first.start(hand, seed)
 
     def aim(self, hand: int, task: Task) -> None:
         """The goal is in the observation."""
@@ -52,6 +58,8 @@ class NetworkActor:
         self, observations: NDArray[np.floating]
     ) -> tuple[NDArray[np.float64], list[PlanStats] | None]:
         """Return targets: [N, O] -> [N, A]."""
+        if self.actor is None and self._first is not None:
+            return self._first.act(observations)
         wish = self._wish(observations)
         share = np.where(self._begins, 0.0, self._smoothing)[:, None]
         action = share * self._before + (1.0 - share) * wish

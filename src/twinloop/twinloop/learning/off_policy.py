@@ -26,9 +26,10 @@ from twinloop.learning.action_units import units_of
 from twinloop.learning.discor import BellmanErrors
 from twinloop.learning.episode import Episode
 from twinloop.learning.hindsight import relabelled, slices_of
+from twinloop.learning.policy_input import PolicyInput
 from twinloop.learning.stable_baselines import actor_of, weights_of
 from twinloop.learning.step_replay import StepReplay
-from twinloop.models.actor import Actor, ActorConfig
+from twinloop.models.actor import Actor
 from twinloop.tasks.base import Task
 
 # What torch and the library raise where a file is not what they wrote.
@@ -42,6 +43,7 @@ _DAMAGED = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
+_STEPS_A_CALL = 10  # gradient steps between two looks at the clock
 
 
 class LibraryMissing(ImportError):
@@ -59,7 +61,11 @@ class OffPolicySettings:
         steps: rewards summed before the critic takes over.
         updates: gradient steps for each new transition, at most: the update-to-data ratio.
         first: transitions of random motion, and before which nothing is learned.
+        about_pose: that motion is about the task's pose and correlated, as a model's first data
+            are; else actions are drawn evenly from all, which may touch nothing.
         target_entropy: aimed at, per element of the action.
+        temperature: weight of the entropy at first; where rewards are small, one of 1 drowns them
+            for thousands of gradient steps.
         relabelled: share of transitions that are learned for a goal that the episode reached later
             (Andrychowicz et al., arXiv 1707.01495); the task's observation names both.
         smoothing: of what explores, see `NetworkActor`.
@@ -75,7 +81,9 @@ class OffPolicySettings:
     steps: int = 1
     updates: float = 1.0
     first: int = 100
+    about_pose: bool = False
     target_entropy: float = -1.0
+    temperature: float = 1.0
     relabelled: float = 0.0
     smoothing: float = 0.0
     normalises: bool = False
@@ -90,6 +98,8 @@ class OffPolicySettings:
                 f"relabelled is {self.relabelled}, discount {self.discount} and updates "
                 f"{self.updates}, expected 0 to 1, between 0 and 1, and more than 0"
             )
+        if not 0.0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}, expected more than 0")
 
 
 def require_observed_goal(task: Task) -> None:
@@ -132,12 +142,10 @@ class OffPolicyLearner:
     def __init__(self, task: Task, settings: OffPolicySettings, seed: int = 0) -> None:
         require_observed_goal(task)
         self.task, self.settings = task, settings
-        self._units = units_of(task)
-        self._replay = StepReplay(self._units)
+        self._replay = StepReplay(units_of(task))
+        self._input = PolicyInput(task)
         self._goal_slices = slices_of(task) if settings.relabelled else None
         self._generator = torch.Generator().manual_seed(seed)
-        self._mean = torch.zeros(task.observation_size)
-        self._scale = torch.ones(task.observation_size)
         self._is_scaled = not settings.normalises
         self.updates = 0
         self._critics_alone = 0
@@ -145,6 +153,8 @@ class OffPolicyLearner:
             torch.manual_seed(seed)
             self._sac = _new_sac(task, settings, seed)
             self._sac.replay_buffer = self
+            for critic in (self._sac.critic, self._sac.critic_target):
+                critic.register_forward_pre_hook(lambda _, given: self._as_applied(*given))
             self._errors = BellmanErrors(self._sac, settings) if settings.discor else None
             self._random_state = torch.get_rng_state()
 
@@ -165,7 +175,8 @@ class OffPolicyLearner:
         for episode in episodes:
             self._replay.add(episode)
         if not self._is_scaled and self.transitions >= self.settings.first:
-            self._set_scales()
+            self._input.set_scales(self._replay.observations()[0])
+            self._is_scaled = True
 
     def start_from(self, actor: Actor) -> None:
         """Go on from a policy that something else has made, such as one that runs already.
@@ -187,8 +198,8 @@ class OffPolicyLearner:
             )
         policy = self._sac.policy
         policy.load_state_dict(policy.state_dict() | weights_of(actor))
-        self._mean = actor.observation_mean.clone()
-        self._scale = actor.observation_scale.clone()
+        self._input.mean = actor.observation_mean.clone()
+        self._input.scale = actor.observation_scale.clone()
         self._is_scaled = True
         self._critics_alone = self.updates + self.settings.first
 
@@ -203,17 +214,18 @@ class OffPolicyLearner:
         began, done = time.monotonic(), 0
         with self._random_numbers():
             while done < count and time.monotonic() - began < time_limit_s:
-                self._step()
-                done += 1
-                self.updates += 1
+                steps = 1 if self.trains_critics_alone else min(_STEPS_A_CALL, count - done)
+                self._take(steps)
+                done += steps
+                self.updates += steps
         return done
 
-    def _step(self) -> None:
+    def _take(self, steps: int) -> None:
         actor = self._sac.actor
         kept = None
         if self.trains_critics_alone:
             kept = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
-        self._sac.train(gradient_steps=1, batch_size=self.settings.batch)
+        self._sac.train(gradient_steps=steps, batch_size=self.settings.batch)
         if kept is not None:
             actor.load_state_dict(kept)
 
@@ -233,14 +245,12 @@ class OffPolicyLearner:
     def values(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return the lower of the critics' values: [B, O] and actions in ±1 [B, A] -> [B]."""
         with torch.no_grad():
-            seen = (observations - self._mean) / self._scale
+            seen = self._input.of(observations)
             return torch.cat(self._sac.critic(seen, actions), dim=1).amin(1)
 
     def actor(self) -> Actor:
         """Return a frozen copy of the policy."""
-        return with_units(
-            actor_of(self._sac.policy.state_dict()), self.task, self._mean, self._scale
-        )
+        return self._input.shown_to(actor_of(self._sac.policy.state_dict()))
 
     def figures(self) -> dict[str, float]:
         """Return the last losses and the temperature."""
@@ -256,8 +266,8 @@ class OffPolicyLearner:
             "log_temperature": self._sac.log_ent_coef.detach(),
             "random_state": self._random_state,
             "generator": self._generator.get_state(),
-            "mean": self._mean,
-            "scale": self._scale,
+            "mean": self._input.mean,
+            "scale": self._input.scale,
             "is_scaled": self._is_scaled,
             "updates": self.updates,
             "critics_alone": self._critics_alone,
@@ -294,36 +304,34 @@ class OffPolicyLearner:
             self._errors.load(state["errors"])
         self._random_state = state["random_state"]
         self._generator.set_state(state["generator"])
-        self._mean, self._scale = state["mean"], state["scale"]
+        self._input.mean, self._input.scale = state["mean"], state["scale"]
         self._is_scaled, self.updates = state["is_scaled"], state["updates"]
         self._critics_alone = state.get("critics_alone", 0)  # older files know nothing of it
-
-    def _set_scales(self) -> None:
-        observations, _ = self._replay.observations()
-        deviation = observations.std(0)
-        self._mean = observations.mean(0)
-        self._scale = torch.where(deviation > 1e-6, deviation, 1.0)
-        self._is_scaled = True
 
     def _draw(self, count: int) -> Drawn:
         s = self.settings
         runs = self._replay.draw(count, s.steps, self._generator, self._goal_slices is not None)
-        seen = runs.observations
+        seen, actions = runs.observations, runs.actions
         if self._goal_slices is not None:
             assert runs.later is not None
             seen = relabelled(seen, runs.later, self._goal_slices, s.relabelled, self._generator)
-        earned = self.task.reward(seen[:, :-1], runs.actions, seen[:, 1:])  # [B, K]
+        seen, actions = self._input.mirrored(seen, actions, self._generator)
+        earned = self.task.reward(seen[:, :-1], actions, seen[:, 1:])  # [B, K]
         step = torch.arange(s.steps)
         reward = (earned * (step < runs.steps[:, None]) * s.discount**step).sum(1)
         ends = seen[torch.arange(count), runs.steps]
         return Drawn(
-            (seen[:, 0] - self._mean) / self._scale,
-            runs.actions[:, 0],
-            (ends - self._mean) / self._scale,
+            self._input.of(seen[:, 0]),
+            actions[:, 0],
+            self._input.of(ends),
             runs.failed[:, None],
             reward[:, None],
             (s.discount**runs.steps)[:, None].float(),
         )
+
+    def _as_applied(self, seen: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what critics are asked about: what limits leave of actions."""
+        return seen, self._input.applied(seen, actions)
 
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
@@ -336,19 +344,6 @@ class OffPolicyLearner:
         finally:
             self._random_state = torch.get_rng_state()
             torch.set_rng_state(theirs)
-
-
-def with_units(actor: Actor, task: Task, mean: Tensor, scale: Tensor) -> Actor:
-    """Give an actor the units of a task's actions and the scales of what it sees; in place."""
-    units = units_of(task)
-    config = actor.config.model_dump(mode="json") | {"acts": units.acts}
-    made = Actor(ActorConfig.model_validate(config))
-    made.load_state_dict(actor.state_dict())
-    made.observation_mean.copy_(mean)
-    made.observation_scale.copy_(scale)
-    made.action_mean.copy_(torch.from_numpy(units.middle))
-    made.action_scale.copy_(torch.from_numpy(units.half))
-    return made.requires_grad_(False).eval()
 
 
 def _new_sac(task: Task, settings: OffPolicySettings, seed: int) -> Any:
@@ -367,6 +362,7 @@ def _new_sac(task: Task, settings: OffPolicySettings, seed: int) -> Any:
         None,  # type: ignore[arg-type]
         learning_rate=settings.learning_rate,
         gamma=settings.discount,
+        ent_coef=f"auto_{settings.temperature}",
         target_entropy=settings.target_entropy * task.action_size,
         policy_kwargs={"net_arch": list(settings.hidden)},
         seed=seed,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from twinloop.learning.action_units import units_of
 from twinloop.learning.episode import Episode
-from twinloop.learning.off_policy import require_observed_goal, with_units
+from twinloop.learning.off_policy import require_observed_goal
+from twinloop.learning.policy_input import PolicyInput
 from twinloop.learning.step_replay import StepReplay
 from twinloop.models.actor import Actor, ActorConfig
 from twinloop.models.layers import BatchedMLP
@@ -100,9 +101,8 @@ class OfflineLearner:
             self._replay.add(episode)
         if not self._replay.transitions:
             raise NoTransitions("the bags hold no transitions to learn from")
-        seen, _ = self._replay.observations()
-        self._mean, deviation = seen.mean(0), seen.std(0)
-        self._scale = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+        self._input = PolicyInput(task)
+        self._input.set_scales(self._replay.observations()[0])
         self._generator = torch.Generator().manual_seed(seed)
         s, o, a = settings, task.observation_size, task.action_size
         self._policy = self._new_actor("state" if s.algorithm == "bear" else "none", seed)
@@ -139,12 +139,11 @@ class OfflineLearner:
     @torch.no_grad()
     def values(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return the lower of the critics' values: [B, O] and actions in ±1 [B, A] -> [B]."""
-        seen = (observations - self._mean) / self._scale
-        return _q(self._critics, seen, actions).amin(0)
+        return self._q(self._critics, self._input.of(observations), actions).amin(0)
 
     def actor(self) -> Actor:
         """Return a frozen copy of the policy."""
-        return with_units(self._policy, self.task, self._mean, self._scale)
+        return self._input.shown_to(self._policy)
 
     def _new_actor(self, deviation: Literal["state", "none"], seed: int) -> Actor:
         return Actor(
@@ -159,12 +158,15 @@ class OfflineLearner:
 
     def _draw(self) -> _Batch:
         runs = self._replay.draw(self.settings.batch, 1, self._generator)
-        seen, following = runs.observations[:, 0], runs.observations[:, 1]
+        observations, actions = self._input.mirrored(
+            runs.observations, runs.actions, self._generator
+        )
+        seen, following = observations.unbind(1)
         return _Batch(
-            (seen - self._mean) / self._scale,
-            runs.actions[:, 0],
-            self.task.reward(seen, runs.actions[:, 0], following),
-            (following - self._mean) / self._scale,
+            self._input.of(seen),
+            actions[:, 0],
+            self.task.reward(seen, actions[:, 0], following),
+            self._input.of(following),
             runs.failed,
         )
 
@@ -174,7 +176,7 @@ class OfflineLearner:
     def _iql(self, batch: _Batch) -> Tensor:
         s = self.settings
         with torch.no_grad():
-            recorded = _q(self._slow, batch.seen, batch.action).amin(0)
+            recorded = self._q(self._slow, batch.seen, batch.action).amin(0)
             aim = batch.reward + s.discount * (1.0 - batch.ends) * self._v(batch.following)
         surplus = recorded - self._v(batch.seen)
         share = torch.where(surplus > 0, s.expectile, 1.0 - s.expectile)
@@ -186,19 +188,19 @@ class OfflineLearner:
         s = self.settings
         with torch.no_grad():
             following = self._sampled(self._policy, batch.following, 1)[:, 0]
-            best = _q(self._slow, batch.following, following).amin(0)
+            best = self._q(self._slow, batch.following, following).amin(0)
             aim = batch.reward + s.discount * (1.0 - batch.ends) * best
         acted = self._sampled(self._policy, batch.seen, s.samples)
         with torch.no_grad():
             cloned = self._sampled(self._clone, batch.seen, s.samples)
         apart = discrepancy(acted, cloned).mean() - s.divergence
         price = self._log_price.clamp(-5.0, 5.0).exp()
-        gain = _q(self._slow, batch.seen, acted[:, 0]).amin(0).mean()
+        gain = self._q(self._slow, batch.seen, acted[:, 0]).amin(0).mean()
         actor_loss = -gain + price.detach() * apart - price * apart.detach()
         return self._critic_loss(batch, aim) + actor_loss + self._clone_loss(batch)
 
     def _critic_loss(self, batch: _Batch, aim: Tensor) -> Tensor:
-        return (_q(self._critics, batch.seen, batch.action) - aim).square().mean(1).sum()
+        return (self._q(self._critics, batch.seen, batch.action) - aim).square().mean(1).sum()
 
     def _cloning(self, batch: _Batch, weight: Tensor) -> Tensor:
         mean, _ = self._policy.moments(batch.seen)
@@ -220,6 +222,12 @@ class OfflineLearner:
         noise = torch.randn(len(seen), count, mean.shape[-1], generator=self._generator)
         return torch.tanh(mean + log.clamp(-5.0, 2.0).exp() * noise)
 
+    def _q(self, critics: BatchedMLP, seen: Tensor, action: Tensor) -> Tensor:
+        """Return values [C, B] of inputs [B, O] and actions in ±1 [B, A], as limits leave them."""
+        joined = torch.cat([seen, self._input.applied(seen, action)], dim=-1).expand(2, -1, -1)
+        values: Tensor = critics(joined)[..., 0]
+        return values
+
     def _v(self, seen: Tensor) -> Tensor:
         value: Tensor = self._value(seen[None])[0, :, 0]
         return value
@@ -232,17 +240,18 @@ class OfflineLearner:
 
 def discrepancy(one: Tensor, other: Tensor, width: float = 1.0) -> Tensor:
     """Return the squared maximum mean discrepancy of samples [B, N, A] and [B, M, A] -> [B], with
-    the Laplacian kernel (Gretton et al., JMLR 13, 2012, equation 5; arXiv 1906.00949, appendix C).
+    the Laplacian kernel (Gretton et al., JMLR 13, 2012, equation 3; arXiv 1906.00949, appendix C).
+
+    Without what samples have in common with themselves, its mean is 0 for samples of one
+    distribution, however few they are. Distances are means over the elements of an action, so that
+    samples of many elements do not all seem infinitely far from each other.
     """
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (-(x[:, :, None] - y[:, None]).abs().sum(-1) / width).exp().mean((1, 2))
+        return (-(x[:, :, None] - y[:, None]).abs().mean(-1) / width).exp()
 
-    return kernel(one, one) + kernel(other, other) - 2.0 * kernel(one, other)
+    def within(x: Tensor) -> Tensor:
+        count = x.shape[1]
+        return (kernel(x, x).sum((1, 2)) - count) / (count * (count - 1))
 
-
-def _q(critics: BatchedMLP, seen: Tensor, action: Tensor) -> Tensor:
-    """Return values [C, B] of scaled observations [B, O] and actions in ±1 [B, A]."""
-    joined = torch.cat([seen, action], dim=-1).expand(2, -1, -1)
-    values: Tensor = critics(joined)[..., 0]
-    return values
+    return within(one) + within(other) - 2.0 * kernel(one, other).mean((1, 2))

@@ -18,7 +18,7 @@ from twinloop.learning.episode import Episode
 from twinloop.learning.episode_bags import EpisodeBags
 from twinloop.learning.network_actor import NetworkActor
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
-from twinloop.learning.rollout import EpisodeRecord, Hands, roll_out
+from twinloop.learning.rollout import EpisodeRecord, Hands, random_motion, roll_out
 from twinloop.models.actor import Actor
 from twinloop.tasks.base import Task
 
@@ -58,7 +58,7 @@ def learn_policy(
     """Learn a policy of a task in a cell; bags go to `folder/bags`.
 
     Args:
-        cell: one robot side by side.
+        cell: robots side by side; they act by one policy until all their episodes have ended.
         progress: is told of each episode once it has been learned from.
 
     Raises:
@@ -68,27 +68,32 @@ def learn_policy(
     folder.mkdir(parents=True, exist_ok=True)
     learner = OffPolicyLearner(task, learning, seed)
     bags = EpisodeBags(folder / "bags", task.contract)
-    actor = NetworkActor(units_of(task), cell.hands, smoothing=learning.smoothing)
+    first = random_motion(task, cell.hands) if learning.about_pose else None
+    actor = NetworkActor(units_of(task), cell.hands, smoothing=learning.smoothing, first=first)
     saved = _Saved(folder)
     index = 0
     while learner.transitions < run.transitions:
-        number = seed * _SEEDS_PER_RUN + index
-        episode = bags.find(_SOURCE, number)
-        if episode is None:
+        numbers = range(seed * _SEEDS_PER_RUN + index, seed * _SEEDS_PER_RUN + index + cell.hands)
+        found = {number: bags.find(_SOURCE, number) for number in numbers}
+        missing = [number for number, episode in found.items() if episode is None]
+        if missing:
             if learner.updates:
                 actor.actor = learner.actor()
             meta = {"source": _SOURCE, "model": f"after {learner.updates} updates"}
-            episode = bags.add(roll_out(cell, actor, task, [number], run.steps, meta)[0])
-        learner.add([episode])
-        index += 1
-        if index < saved.episodes:
-            continue
-        if index == saved.episodes:
-            saved.load(learner)
-        learner.improve()
-        progress(learner, episode)
-        if index % run.save_every == 0:
-            saved.save(learner, index)
+            records = roll_out(cell, actor, task, missing, run.steps, meta)
+            found |= {n: bags.add(record) for n, record in zip(missing, records, strict=True)}
+        for episode in found.values():
+            assert episode is not None
+            learner.add([episode])
+            index += 1
+            if index < saved.episodes:
+                continue
+            if index == saved.episodes:
+                saved.load(learner)
+            learner.improve()
+            progress(learner, episode)
+            if index % run.save_every == 0:
+                saved.save(learner, index)
     return learner
 
 

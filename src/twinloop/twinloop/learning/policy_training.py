@@ -171,6 +171,7 @@ def _asynchronous(
         period_s=task.contract.period_s,
         smoothing=settings.smoothing,
         first=settings.first,
+        about_pose=settings.about_pose,
     )
     acted = act(folder, task, cell, acting, seed, stop)
     learner.join()

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twinloop import planners
 from twinloop.learning.episode import Episode
 from twinloop.models.proposal import Proposal
 from twinloop.planners.base import Planner, PlanStats
@@ -24,6 +25,9 @@ from twinloop.planners.control import DROPPED, LOST
 from twinloop.tasks.base import Task
 
 Array = NDArray[np.floating]
+# Random motion: standard deviation of targets about the task's pose, as a share of half the joint
+# range.
+_RANDOM_SPREAD = 0.35
 
 
 class Hands(Protocol):
@@ -197,6 +201,22 @@ class RandomActor:
         previous = observations[:, self._command].astype(np.float64)
         goal = self._center + self._spread * self._noise.draw()
         return previous + np.clip(goal - previous, -self._speed, self._speed), None
+
+
+def random_motion(task: Task, hands: int) -> RandomActor:
+    """Return random motion about a task's pose.
+
+    Raises:
+        ValueError: the command in force is not in the task's observation.
+    """
+    if task.command.stop <= task.command.start:
+        raise ValueError(
+            f"task {task.name} does not observe its command, which random motion about a pose needs"
+        )
+    space = planners.action_space(task)
+    spread = _RANDOM_SPREAD * 0.5 * (space.upper - space.lower).double().numpy()
+    center = np.asarray(task.center)
+    return RandomActor(center, spread, task.command, space.largest_change, hands)
 
 
 class CorrelatedNoise:

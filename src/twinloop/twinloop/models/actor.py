@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
+from twinloop.models.features import Features
 
 _LOG_DEVIATION = (-20.0, 2.0)
 
@@ -29,6 +30,7 @@ class ActorConfig(EnsembleConfig):
         chunk: actions ahead that one call gives.
         acts: in units of ±1 an action is a change of the targets, or the targets; `action_mean` and
             `action_scale` give them their unit.
+        features: what it is shown of an observation; None: all of it, as it is.
     """
 
     kind: Literal["actor"] = "actor"  # type: ignore[assignment]
@@ -39,11 +41,17 @@ class ActorConfig(EnsembleConfig):
     deviation: Literal["state", "fixed", "none"] = "state"
     chunk: int = Field(default=1, ge=1, le=200)
     acts: Literal["change", "target"] = "target"
+    features: Features | None = None
 
     @model_validator(mode="after")
     def _has_layers(self) -> Self:
         if not self.hidden or len(self.hidden) > 16:
             raise ValueError(f"hidden is {self.hidden}, expected 1 to 16 layers")
+        if self.features is not None and self.features.size > self.observation_size:
+            raise ValueError(
+                f"features reach to element {self.features.size}, expected at most "
+                f"observation_size, {self.observation_size}"
+            )
         return self
 
 
@@ -76,6 +84,8 @@ class Actor(Ensemble):
         """Return mean and logarithm of the deviation, before they are squashed or clipped:
         [B, O] -> [B, chunk, A], and as much or [A]; None where there is no noise."""
         c = self.config
+        if c.features is not None:
+            observation = c.features.of(observation)
         x = (observation - self.observation_mean) / self.observation_scale
         bend = torch.relu if c.activation == "relu" else torch.tanh
         for layer in self.layers:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from twinloop.tasks.base import Task
 
-_MACHINERY = {"base", "constants", "goal_task", "of_contract", "panda_tool"}
+_MACHINERY = {"base", "constants", "equivalents", "goal_task", "of_contract", "panda_tool"}
 
 
 def available() -> list[str]:
