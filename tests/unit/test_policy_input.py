@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What policies are given: features, scales, symmetries, and actions as limits leave them."""
+"""What policies are given: features, scales, symmetries, and actions between limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
-from twinloop.learning.action_units import units_of
 from twinloop.learning.episode import Episode
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
 from twinloop.learning.policy_input import PolicyInput
 from twinloop.models.actor import Actor, ActorConfig
 from twinloop.models.features import Features
+from twinloop.models.room import Room
 from twinloop.tasks.equivalents import Equivalent
 from twinloop_sim.cells.scene import Physics
 from twinloop_sim.cells.valve import ValveScene
@@ -104,14 +104,14 @@ def test_equivalent_steps_earn_as_much_and_are_limited_alike() -> None:
     before, after = observed(30), observed(30, seed=1)
     actions = torch.rand(30, 9) * 2.0 - 1.0
     earned = VALVE.reward(before, actions, after)
-    units = units_of(VALVE)
+    given = PolicyInput(VALVE)
     for seen, done in VALVE.equivalents:
         other = VALVE.reward(before @ seen.T, actions @ done.T, after @ seen.T)
         torch.testing.assert_close(other, earned, atol=1e-4, rtol=0.0)
         torch.testing.assert_close(
-            units.applied(before @ seen.T, actions @ done.T),
-            units.applied(before, actions) @ done.T,
-            atol=1e-5,
+            given.actions(before @ seen.T, actions @ done.T),
+            given.actions(before, actions) @ done.T,
+            atol=1e-4,
             rtol=0.0,
         )
 
@@ -158,24 +158,72 @@ def _after(
     return torch.from_numpy(VALVE.contract.pack(seen)).float()
 
 
-def test_bags_hold_what_was_applied_and_so_do_the_units() -> None:
-    units = units_of(VALVE)
-    seen = observed(1)
-    upper = torch.tensor(VALVE.contract.action.upper)
-    seen[:, AT["command"]] = upper - 0.05  # a quarter of the largest change away
-    actions = torch.ones(1, 9)
-    torch.testing.assert_close(units.applied(seen, actions), torch.full((1, 9), 0.25))
-    torch.testing.assert_close(units.applied(seen, -actions), -actions)
+def test_actions_span_what_limits_leave_of_the_largest_change() -> None:
+    room = Room(command=(0, 1), lower=(-1.0,), upper=(1.0,), largest=0.2)
+    seen = torch.tensor([[0.0], [0.95], [1.0], [-1.0], [1.3]])
+    most, least = (room.changes(seen, torch.full((5, 1), by))[:, 0] for by in (1.0, -1.0))
+    torch.testing.assert_close(most[:4], torch.tensor([1.0, 0.25, 0.0, 1.0]))
+    torch.testing.assert_close(least[:4], torch.tensor([-1.0, -1.0, -1.0, 0.0]))
+    assert most[4] < -0.99  # beyond its limits there is one way to go
+    actions = torch.tensor([[0.3], [-0.7], [1.0], [-1.0], [0.0]])
+    back = room.actions(seen, room.changes(seen, actions))
+    torch.testing.assert_close(back, actions, atol=1e-3, rtol=0.0)
+    # What cannot have been applied, by rounding, is still an action.
+    assert room.actions(seen[2:3], torch.tensor([[0.01]])).item() == 1.0
 
 
-def test_critics_are_not_asked_about_pushes_beyond_a_limit() -> None:
-    seen = observed(40)
-    learner = OffPolicyLearner(
-        VALVE, OffPolicySettings(hidden=(16,), normalises=True, first=20), seed=0
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"command": (0, 2)}, "expected one of each for each element"),
+        ({"lower": (1.0,)}, "lower limits are not below"),
+        ({"upper": (math.nan,)}, "finite number"),
+        ({"largest": 0.0}, "greater than 0"),
+    ],
+)
+def test_a_room_that_does_not_fit_is_refused(wrong: dict[str, object], message: str) -> None:
+    right = {"command": (0, 1), "lower": (-1.0,), "upper": (1.0,), "largest": 0.2}
+    with pytest.raises(ValidationError, match=message):
+        Room.model_validate(right | wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"acts": "target"}, {"chunk": 2}, {"action_size": 2}])
+def test_an_actor_keeps_to_limits_by_single_changes_of_its_commands(
+    wrong: dict[str, object],
+) -> None:
+    room = Room(command=(0, 1), lower=(-1.0,), upper=(1.0,), largest=0.2)
+    right = {"observation_size": 1, "action_size": 1, "acts": "change", "room": room}
+    assert ActorConfig.model_validate(right).room == room
+    with pytest.raises(ValidationError, match="room is about elements"):
+        ActorConfig.model_validate(right | wrong)
+
+
+def test_a_policy_s_targets_stay_between_the_limits() -> None:
+    given = PolicyInput(VALVE)
+    actor = given.shown_to(Actor(ActorConfig(observation_size=32, action_size=9, hidden=(8,)), 3))
+    lower, upper = (
+        torch.tensor(x) for x in (VALVE.contract.action.lower, VALVE.contract.action.upper)
     )
-    learner.add([Episode(seen.numpy(), seen[1:, AT["command"]].numpy(), {"seed": 0})])
-    at_limit = seen.clone()
-    at_limit[:, AT["command"]] = torch.tensor(VALVE.contract.action.upper)
-    still, pushing = torch.zeros(40, 9), torch.ones(40, 9)
-    torch.testing.assert_close(learner.values(at_limit, pushing), learner.values(at_limit, still))
-    assert not torch.allclose(learner.values(at_limit, -pushing), learner.values(at_limit, still))
+    seen = observed(200)
+    seen[:100, AT["command"]] = upper
+    command = seen[:, AT["command"]]
+    wild = actor.act(seen, 5.0 * torch.randn(200, 1, 9))[:, 0]
+    targets = actor.targets(wild, command)
+    assert bool((targets <= upper + 1e-6).all() & (targets >= lower - 1e-6).all())
+    # From a limit all of them leave room to act: none is lost.
+    assert float((command - targets)[:100].std()) > 0.05
+
+
+def test_what_is_drawn_are_actions_that_make_the_recorded_changes() -> None:
+    seen = observed(41)
+    commands = seen[:, AT["command"]]
+    near = (commands[:-1] + 0.1).clamp(max=torch.tensor(VALVE.contract.action.upper))
+    learner = OffPolicyLearner(VALVE, OffPolicySettings(hidden=(16,), first=20), seed=0)
+    learner.add([Episode(seen.numpy(), near.numpy(), {"seed": 0})])
+    given = PolicyInput(VALVE)
+    expected = given.actions(seen[:-1], (near - commands[:-1]) / 0.2)
+    drawn = learner.sample(200)
+    equivalent = torch.cat([expected @ done.T for _, done in VALVE.equivalents])
+    apart = torch.cdist(drawn.actions, equivalent).amin(1)
+    assert float(apart.max()) < 1e-3
+    assert float(drawn.actions.abs().max()) <= 1.0

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from twinloop import planners
 from twinloop.learning.episode import Episode
@@ -24,14 +23,12 @@ class ActionUnits:
         acts: an action is a change of the command in force, or the target itself.
         middle, half: of the range of changes or targets [A], in the contract's unit.
         command: where the command in force lies in the observation; not needed for targets.
-        limits: lowest and highest targets [2, A] between which changes end; None: none are known.
     """
 
     acts: Literal["change", "target"]
     middle: NDArray[np.float32]
     half: NDArray[np.float32]
     command: slice = field(default_factory=lambda: slice(0, 0))
-    limits: NDArray[np.float32] | None = None
 
     def of(self, episode: Episode) -> NDArray[np.float32]:
         """Return the actions of an episode in units of ±1, clipped to them [T, A]."""
@@ -40,22 +37,6 @@ class ActionUnits:
             actions = actions - episode.observations[:-1, self.command]
         units: NDArray[np.float32] = np.clip((actions - self.middle) / self.half, -1.0, 1.0)
         return units
-
-    def applied(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return what limits leave of actions in units of ±1: [..., O], [..., A] -> [..., A].
-
-        Bags hold what was applied. Critics that learn from them know nothing about a push beyond a
-        joint's limit, and guess too high, so that they have to be asked about what is left of it.
-        """
-        if self.acts == "target" or self.limits is None:
-            return actions
-        command = observations[..., self.command]
-        middle, half = torch.from_numpy(self.middle), torch.from_numpy(self.half)
-        lower, upper = (
-            ((limit - command - middle) / half).clamp(-1.0, 1.0)
-            for limit in torch.from_numpy(self.limits)
-        )
-        return torch.minimum(torch.maximum(actions, lower), upper)
 
 
 def change_units(command: slice, max_change: float, size: int = 1) -> ActionUnits:
@@ -67,10 +48,9 @@ def change_units(command: slice, max_change: float, size: int = 1) -> ActionUnit
 def units_of(task: Task) -> ActionUnits:
     """Return the units of a task: changes of the command where its observation has that, else
     targets between the contract's limits."""
-    action = task.contract.action
-    lower, upper = torch.tensor(action.lower).numpy(), torch.tensor(action.upper).numpy()
     if task.command.stop > task.command.start:
         largest = planners.action_space(task).largest_change
-        units = change_units(task.command, largest, task.action_size)
-        return replace(units, limits=np.stack([lower, upper]))
+        return change_units(task.command, largest, task.action_size)
+    action = task.contract.action
+    lower, upper = torch.tensor(action.lower).numpy(), torch.tensor(action.upper).numpy()
     return ActionUnits("target", 0.5 * (upper + lower), 0.5 * (upper - lower))

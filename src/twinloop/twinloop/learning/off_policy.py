@@ -153,8 +153,6 @@ class OffPolicyLearner:
             torch.manual_seed(seed)
             self._sac = _new_sac(task, settings, seed)
             self._sac.replay_buffer = self
-            for critic in (self._sac.critic, self._sac.critic_target):
-                critic.register_forward_pre_hook(lambda _, given: self._as_applied(*given))
             self._errors = BellmanErrors(self._sac, settings) if settings.discor else None
             self._random_state = torch.get_rng_state()
 
@@ -243,10 +241,11 @@ class OffPolicyLearner:
         return Drawn(*self._errors.choose(drawn, batch_size, self._generator))
 
     def values(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return the lower of the critics' values: [B, O] and actions in ±1 [B, A] -> [B]."""
+        """Return the lower of the critics' values: [B, O] and actions in units of ±1, as of
+        `ActionUnits` [B, A] -> [B]."""
         with torch.no_grad():
-            seen = self._input.of(observations)
-            return torch.cat(self._sac.critic(seen, actions), dim=1).amin(1)
+            seen, done = self._input.of(observations), self._input.actions(observations, actions)
+            return torch.cat(self._sac.critic(seen, done), dim=1).amin(1)
 
     def actor(self) -> Actor:
         """Return a frozen copy of the policy."""
@@ -322,16 +321,12 @@ class OffPolicyLearner:
         ends = seen[torch.arange(count), runs.steps]
         return Drawn(
             self._input.of(seen[:, 0]),
-            actions[:, 0],
+            self._input.actions(seen[:, 0], actions[:, 0]),
             self._input.of(ends),
             runs.failed[:, None],
             reward[:, None],
             (s.discount**runs.steps)[:, None].float(),
         )
-
-    def _as_applied(self, seen: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what critics are asked about: what limits leave of actions."""
-        return seen, self._input.applied(seen, actions)
 
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:

@@ -138,8 +138,10 @@ class OfflineLearner:
 
     @torch.no_grad()
     def values(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return the lower of the critics' values: [B, O] and actions in ±1 [B, A] -> [B]."""
-        return self._q(self._critics, self._input.of(observations), actions).amin(0)
+        """Return the lower of the critics' values: [B, O] and actions in units of ±1, as of
+        `ActionUnits` [B, A] -> [B]."""
+        done = self._input.actions(observations, actions)
+        return _q(self._critics, self._input.of(observations), done).amin(0)
 
     def actor(self) -> Actor:
         """Return a frozen copy of the policy."""
@@ -164,7 +166,7 @@ class OfflineLearner:
         seen, following = observations.unbind(1)
         return _Batch(
             self._input.of(seen),
-            actions[:, 0],
+            self._input.actions(seen, actions[:, 0]),
             self.task.reward(seen, actions[:, 0], following),
             self._input.of(following),
             runs.failed,
@@ -176,7 +178,7 @@ class OfflineLearner:
     def _iql(self, batch: _Batch) -> Tensor:
         s = self.settings
         with torch.no_grad():
-            recorded = self._q(self._slow, batch.seen, batch.action).amin(0)
+            recorded = _q(self._slow, batch.seen, batch.action).amin(0)
             aim = batch.reward + s.discount * (1.0 - batch.ends) * self._v(batch.following)
         surplus = recorded - self._v(batch.seen)
         share = torch.where(surplus > 0, s.expectile, 1.0 - s.expectile)
@@ -188,19 +190,19 @@ class OfflineLearner:
         s = self.settings
         with torch.no_grad():
             following = self._sampled(self._policy, batch.following, 1)[:, 0]
-            best = self._q(self._slow, batch.following, following).amin(0)
+            best = _q(self._slow, batch.following, following).amin(0)
             aim = batch.reward + s.discount * (1.0 - batch.ends) * best
         acted = self._sampled(self._policy, batch.seen, s.samples)
         with torch.no_grad():
             cloned = self._sampled(self._clone, batch.seen, s.samples)
         apart = discrepancy(acted, cloned).mean() - s.divergence
         price = self._log_price.clamp(-5.0, 5.0).exp()
-        gain = self._q(self._slow, batch.seen, acted[:, 0]).amin(0).mean()
+        gain = _q(self._slow, batch.seen, acted[:, 0]).amin(0).mean()
         actor_loss = -gain + price.detach() * apart - price * apart.detach()
         return self._critic_loss(batch, aim) + actor_loss + self._clone_loss(batch)
 
     def _critic_loss(self, batch: _Batch, aim: Tensor) -> Tensor:
-        return (self._q(self._critics, batch.seen, batch.action) - aim).square().mean(1).sum()
+        return (_q(self._critics, batch.seen, batch.action) - aim).square().mean(1).sum()
 
     def _cloning(self, batch: _Batch, weight: Tensor) -> Tensor:
         mean, _ = self._policy.moments(batch.seen)
@@ -221,12 +223,6 @@ class OfflineLearner:
         assert log is not None
         noise = torch.randn(len(seen), count, mean.shape[-1], generator=self._generator)
         return torch.tanh(mean + log.clamp(-5.0, 2.0).exp() * noise)
-
-    def _q(self, critics: BatchedMLP, seen: Tensor, action: Tensor) -> Tensor:
-        """Return values [C, B] of inputs [B, O] and actions in ±1 [B, A], as limits leave them."""
-        joined = torch.cat([seen, self._input.applied(seen, action)], dim=-1).expand(2, -1, -1)
-        values: Tensor = critics(joined)[..., 0]
-        return values
 
     def _v(self, seen: Tensor) -> Tensor:
         value: Tensor = self._value(seen[None])[0, :, 0]
@@ -255,3 +251,10 @@ def discrepancy(one: Tensor, other: Tensor, width: float = 1.0) -> Tensor:
         return (kernel(x, x).sum((1, 2)) - count) / (count * (count - 1))
 
     return within(one) + within(other) - 2.0 * kernel(one, other).mean((1, 2))
+
+
+def _q(critics: BatchedMLP, seen: Tensor, action: Tensor) -> Tensor:
+    """Return values [C, B] of inputs [B, O] and actions in ±1 [B, A]."""
+    joined = torch.cat([seen, action], dim=-1).expand(2, -1, -1)
+    values: Tensor = critics(joined)[..., 0]
+    return values

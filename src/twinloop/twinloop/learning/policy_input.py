@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the networks of a task's policy are given: features of observations, scaled; and transitions
-that the task's symmetries make of recorded ones."""
+"""What the networks of a task's policy are given: features of observations, scaled, and actions
+between limits; and transitions that the task's symmetries make of recorded ones."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from twinloop import planners
 from twinloop.learning.action_units import units_of
 from twinloop.models.actor import Actor, ActorConfig
 from twinloop.models.features import Features
+from twinloop.models.room import Room
 from twinloop.tasks.base import Task
 from twinloop.tasks.equivalents import HasEquivalents
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A task that knows what matters about its observation. The command stays as it is."""
+    """A task that knows what matters about its observation."""
 
     features: Features
 
@@ -34,6 +36,7 @@ class PolicyInput:
         self._task = task
         self._units = units_of(task)
         self._features = task.features if isinstance(task, HasFeatures) else None
+        self._room = _room_of(task) if self._units.acts == "change" else None
         equivalents = task.equivalents if isinstance(task, HasEquivalents) else ()
         self._equivalents = tuple(torch.stack(each) for each in zip(*equivalents, strict=True))
         self.mean = torch.zeros(task.observation_size)
@@ -55,10 +58,10 @@ class PolicyInput:
         self.mean = seen.mean(0)
         self.scale = torch.where(deviation > 1e-6, deviation, 1.0)
 
-    def applied(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """Return what limits leave of actions in ±1: what `of` gave [..., O], [..., A] ->
-        [..., A]."""
-        return self._units.applied(inputs * self.scale + self.mean, actions)
+    def actions(self, observations: Tensor, changes: Tensor) -> Tensor:
+        """Return the actions in ±1 of a network that made recorded ones, in units of the task's
+        largest change: [..., O], [..., A] -> [..., A]. Targets are what they are."""
+        return changes if self._room is None else self._room.actions(observations, changes)
 
     def mirrored(
         self, observations: Tensor, actions: Tensor, generator: torch.Generator
@@ -78,6 +81,8 @@ class PolicyInput:
         config = actor.config.model_dump(mode="json") | {"acts": self._units.acts}
         if self._features is not None:
             config["features"] = self._features.model_dump(mode="json")
+        if self._room is not None:
+            config["room"] = self._room.model_dump(mode="json")
         made = Actor(ActorConfig.model_validate(config))
         made.load_state_dict(actor.state_dict())
         made.observation_mean.copy_(self.mean)
@@ -85,3 +90,13 @@ class PolicyInput:
         made.action_mean.copy_(torch.from_numpy(self._units.middle))
         made.action_scale.copy_(torch.from_numpy(self._units.half))
         return made.requires_grad_(False).eval()
+
+
+def _room_of(task: Task) -> Room:
+    action = task.contract.action
+    return Room(
+        command=(task.command.start, task.command.stop),
+        lower=action.lower,
+        upper=action.upper,
+        largest=planners.action_space(task).largest_change,
+    )

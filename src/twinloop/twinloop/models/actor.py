@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.models.features import Features
+from twinloop.models.room import Room
 
 _LOG_DEVIATION = (-20.0, 2.0)
 
@@ -31,6 +32,7 @@ class ActorConfig(EnsembleConfig):
         acts: in units of ±1 an action is a change of the targets, or the targets; `action_mean` and
             `action_scale` give them their unit.
         features: what it is shown of an observation; None: all of it, as it is.
+        room: limits that its changes keep to; None: it may push beyond them.
     """
 
     kind: Literal["actor"] = "actor"  # type: ignore[assignment]
@@ -42,6 +44,7 @@ class ActorConfig(EnsembleConfig):
     chunk: int = Field(default=1, ge=1, le=200)
     acts: Literal["change", "target"] = "target"
     features: Features | None = None
+    room: Room | None = None
 
     @model_validator(mode="after")
     def _has_layers(self) -> Self:
@@ -52,6 +55,19 @@ class ActorConfig(EnsembleConfig):
                 f"features reach to element {self.features.size}, expected at most "
                 f"observation_size, {self.observation_size}"
             )
+        if self.room is not None:
+            start, stop = self.room.command
+            if (
+                self.acts != "change"
+                or self.chunk != 1
+                or stop > self.observation_size
+                or stop - start != self.action_size
+            ):
+                raise ValueError(
+                    f"room is about elements {self.room.command}, expected {self.action_size} of "
+                    f"the observation's {self.observation_size}, single actions (chunk is "
+                    f"{self.chunk}), and acts to be change (it is {self.acts})"
+                )
         return self
 
 
@@ -108,7 +124,10 @@ class Actor(Ensemble):
         actions, log = self.moments(observation)
         if noise is not None and log is not None:
             actions = actions + noise * log.exp()
-        return torch.tanh(actions) if self.config.squashes else actions.clamp(-1.0, 1.0)
+        actions = torch.tanh(actions) if self.config.squashes else actions.clamp(-1.0, 1.0)
+        if self.config.room is not None:
+            actions = self.config.room.changes(observation[:, None], actions)
+        return actions
 
     def targets(self, actions: Tensor, command: Tensor) -> Tensor:
         """Return joint targets [rad] of actions in units of ±1: [..., A], [..., A] -> [..., A]."""
