@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies from bags alone, on bags of mixed quality that were made in the valve's twin: cloning,
-implicit Q-learning and BEAR's constraint beside plain soft actor-critic on the same bags; and
-DisCor's weights on a tree of seven states.
+"""Policies from bags alone, on all bags of a robot that learned to turn the valve of the twin, from
+random motion to its last policy: cloning, implicit Q-learning and BEAR's constraint beside plain
+soft actor-critic on the same bags; and DisCor's weights on a tree of seven states.
 
-A third of the episodes moves at random; the others are planned with the shipped model, with more
-and less noise on top. Returns are those of fresh episodes, whose error tells of success. Every
-algorithm and seed is kept in the run's folder; --resume carries on.
+Returns are those of fresh episodes, whose error tells of success. The bags are those of the first
+seed of `make bench-rl`, as far as they are learned from; they are made anew where the run's folder
+has none. Every algorithm and seed is kept there; --resume carries on.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from typing import Any
 import harness
 import matplotlib.pyplot as plt
 import numpy as np
+import rl_valve
 import torch
 from harness import Target
 from seven_states import SevenStateTree
-from twinloop.fleet import Job, packed
-from twinloop.fleet.runner import run_job
 from twinloop.learning.action_units import units_of
 from twinloop.learning.episode import Episode
-from twinloop.learning.episode_bags import EpisodeBags, read_bags
-from twinloop.learning.model_file import load_model
+from twinloop.learning.episode_bags import read_bags
 from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
 from twinloop.learning.offline import OfflineLearner, OfflineSettings
-from twinloop.learning.policy_run import try_policy
-from twinloop.nodes.planner import shipped_model
+from twinloop.learning.policy_run import PolicyRunSettings, learn_policy, try_policy
+from twinloop.learning.policy_training import online_settings
 
 from twinloop import tasks
 
 TASK = "valve"
 _ALGORITHMS = ("bc", "iql", "bear", "sac")
-_NOISES = (0.0, 0.5, 1.0)
 _HIDDEN = (128, 128)
+_TEMPERATURE = 0.02  # as in the online settings
 _DISCOUNT = 0.95
-_FIRST_SEED = 50_000_000
+# No policy earns more than this from anywhere: 2 a step at most, by the task's reward.
+_LARGEST = 2.0 / (1.0 - _DISCOUNT)
 _NAMES = {"bc": "cloning", "iql": "IQL", "bear": "BEAR's constraint", "sac": "SAC, as off policy"}
 
 
@@ -53,9 +52,8 @@ def main() -> None:
     full = arguments.full
     folder = harness.start("offline", full, arguments.resume)
     seeds = arguments.seeds or list(range(3 if full else 1))
-    planned, updates, trials = (120, 6_000, 50) if full else (6, 100, 3)
-    bags = folder / "bags"
-    recorded = make_bags(bags, planned)
+    transitions, updates, trials = (54_000, 6_000, 50) if full else (500, 100, 3)
+    recorded = make_bags(folder / "learning", transitions)
     figures: dict[str, Any] = {"cut": arguments.cut} if arguments.cut else {}
     figures["bags"] = about(recorded)
     figures["tree"] = kept(folder, "tree", tree)
@@ -80,7 +78,15 @@ def main() -> None:
         for name, several in runs.items()
     }
     figures["return_mean"] = mean
+    largest = max(run["value_of_policy_at_end"] for run in runs["bear"])
     targets = [
+        Target(
+            "return of IQL over that of the bags",
+            mean["iql"] - figures["bags"]["return_mean"],
+            0.0,
+            ">=",
+        ),
+        Target("largest value of BEAR over the largest possible", largest / _LARGEST, 1.0, "<="),
         Target("return of IQL over cloning", mean["iql"] - mean["bc"], 0.0, ">="),
         Target("return of IQL over plain SAC", mean["iql"] - mean["sac"], 0.0, ">="),
         Target(
@@ -95,46 +101,31 @@ def main() -> None:
     harness.finish("offline", folder, figures, targets, full, plots)
 
 
-def make_bags(folder: Path, planned: int) -> list[Episode]:
-    """Make the bags that are not there yet, and return the episodes of all of them."""
+def make_bags(folder: Path, transitions: int) -> list[Episode]:
+    """Return the episodes of a robot that learns, in the order in which it learned from them."""
+    from twinloop_sim import cells
+
     task: Any = tasks.make(TASK)
-    bags = EpisodeBags(folder, task.contract)
-    model = packed(load_model(shipped_model(TASK)).model)
-    for source, count in (("random", planned // 2), ("model", planned)):
-        seeds = [_FIRST_SEED + index for index in range(count)]
-        missing = [seed for seed in seeds if bags.find(source, seed) is None]
-        for first in range(0, len(missing), 10):
-            job = Job(
-                TASK,
-                source,  # type: ignore[arg-type]
-                tuple(missing[first : first + 10]),
-                task.episode_steps,
-                hands=10,
-                noises=_NOISES,
-                model=model if source == "model" else None,
-            )
-            for record in run_job(job):
-                bags.add(record)
-    return read_bags([folder], task.contract)
+    cell = cells.make(TASK, rl_valve.SIDE_BY_SIDE)
+    run = PolicyRunSettings(transitions, task.episode_steps)
+    learn_policy(folder, task, cell, run, online_settings(TASK), 0)
+    cell.close()
+    # There are more of them where the run went on for longer.
+    return read_bags([folder / "bags"], task.contract)[: transitions // task.episode_steps]
 
 
 def about(recorded: list[Episode]) -> dict[str, Any]:
-    """Return how good what was recorded is."""
+    """Return how good what was recorded is: all, and the best tenth of it in a row."""
     task: Any = tasks.make(TASK)
-    found: dict[str, Any] = {
+    returns = np.array([total(task, one) for one in recorded])
+    tenths = np.array_split(returns, 10)
+    return {
         "episodes": len(recorded),
         "transitions": sum(map(len, recorded)),
+        "return_mean": float(returns.mean()),
+        "return_of_tenths": [float(tenth.mean()) for tenth in tenths],
+        "success": float(np.mean([task.succeeded(one) for one in recorded])),
     }
-    groups: dict[str, list[Episode]] = {}
-    for episode in recorded:
-        seed = int(episode.meta["seed"])
-        is_random = str(episode.meta["episode_id"]).startswith("random")
-        name = "random" if is_random else f"planned, noise {_NOISES[seed % len(_NOISES)]:g}"
-        groups.setdefault(name, []).append(episode)
-    for name, episodes in groups.items():
-        found[f"{name}: return"] = float(np.mean([total(task, one) for one in episodes]))
-    found["return_mean"] = float(np.mean([total(task, one) for one in recorded]))
-    return found
 
 
 def learned(
@@ -146,7 +137,11 @@ def learned(
     if algorithm == "sac":
         ratio = 1.5 * updates / sum(map(len, recorded))
         settings = OffPolicySettings(
-            hidden=_HIDDEN, discount=_DISCOUNT, normalises=True, updates=ratio
+            hidden=_HIDDEN,
+            discount=_DISCOUNT,
+            normalises=True,
+            updates=ratio,
+            temperature=_TEMPERATURE,
         )
         learner = OffPolicyLearner(task, settings, seed)
         learner.add(recorded)
@@ -174,7 +169,7 @@ def learned(
         )
     from twinloop_sim import cells
 
-    cell = cells.make(TASK, 1)
+    cell = cells.make(TASK, rl_valve.SIDE_BY_SIDE)
     records = try_policy(task, cell, learner.actor(), task.episode_steps, 900 + seed, trials)
     cell.close()
     returns = [total(task, record.episode) for record in records]
@@ -185,8 +180,7 @@ def learned(
         "success": float(np.mean([record.succeeded for record in records])),
         "error_median_rad": float(np.median([record.score for record in records])),
         "value_of_policy_at_end": curve[-1]["value_of_policy"] if algorithm != "bc" else None,
-        # No policy earns more than this from anywhere: 2 a step at most, by the task's reward.
-        "largest_possible_value": 2.0 / (1.0 - _DISCOUNT),
+        "largest_possible_value": _LARGEST,
         "curve": curve,
     }
 
@@ -239,7 +233,7 @@ def draw(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> Path:
             y = [row["value_of_policy"] for row in run["curve"]]
             label = None if index else _NAMES[name]
             axes.plot(x, y, color=f"C{color}", alpha=0.8, label=label)
-    axes.axhline(2.0 / (1.0 - _DISCOUNT), color="0.5", ls=":", label="largest possible")
+    axes.axhline(_LARGEST, color="0.5", ls=":", label="largest possible")
     axes.set_yscale("symlog", linthresh=10.0)
     axes.set_xlabel("gradient steps")
     axes.set_ylabel("value of the policy's actions")

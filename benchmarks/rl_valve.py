@@ -18,7 +18,7 @@ from twinloop import tasks
 TASK = "valve"
 _STEPS_AN_HOUR = 36_000
 _TRIALS = 50
-_SIDE_BY_SIDE = 10  # robots, whose time is added up
+SIDE_BY_SIDE = 10  # robots, whose time is added up
 
 
 def learned(folder: Path, seed: int, stages: list[int]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def learned(folder: Path, seed: int, stages: list[int]) -> dict[str, Any]:
     from twinloop_sim import cells
 
     task: Any = tasks.make(TASK)
-    cell, other = cells.make(TASK, _SIDE_BY_SIDE), cells.make(TASK, _SIDE_BY_SIDE)
+    cell, other = cells.make(TASK, SIDE_BY_SIDE), cells.make(TASK, SIDE_BY_SIDE)
     curve: list[dict[str, float]] = []
 
     def note(learner: OffPolicyLearner, _episode: Episode) -> None:

@@ -87,8 +87,10 @@ def test_implicit_q_learning_does_better_than_what_it_saw() -> None:
 
 
 def test_a_bound_on_the_discrepancy_keeps_actions_near_recorded_ones() -> None:
-    learner = learned("bear", 200, divergence=0.01)
-    assert max(map(abs, moves(learner, [-1.5, 1.5]))) < 0.8
+    near, far = (learned("bear", 600, divergence=by) for by in (0.01, 10.0))
+    bound, free = (max(map(abs, moves(learner, [-1.5, 1.5]))) for learner in (near, far))
+    assert bound < 0.8
+    assert free > bound + 0.1  # else nothing was held back
 
 
 def test_the_discrepancy_of_one_distribution_is_zero_on_average_and_grows_with_distance() -> None:
@@ -99,6 +101,14 @@ def test_the_discrepancy_of_one_distribution_is_zero_on_average_and_grows_with_d
     assert same + 0.01 < near < far
     # Far from each other it still tells which way is nearer, in as many elements as a claw has.
     assert float(discrepancy(one, other + 2.1).mean()) > far + 0.02
+
+
+def test_the_same_seed_gives_the_same_policy_whatever_else_draws_numbers() -> None:
+    made = []
+    for unrelated in (1, 2):
+        torch.manual_seed(unrelated)
+        made.append(learned("bear", 3).actor().state_tensors())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
 def test_nothing_is_learned_from_nothing() -> None:

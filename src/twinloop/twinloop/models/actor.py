@@ -91,10 +91,14 @@ class Actor(Ensemble):
         elif c.deviation == "fixed":
             self.log_deviation = nn.Parameter(torch.zeros(c.action_size))
         for parameter in self.parameters():
-            if parameter.device.type != "meta" and parameter.dim() > 1:
-                bound = parameter.shape[1] ** -0.5
-                with torch.no_grad():
+            if parameter.device.type == "meta":
+                continue
+            with torch.no_grad():
+                if parameter.dim() > 1:
+                    bound = parameter.shape[1] ** -0.5
                     parameter.uniform_(-bound, bound, generator=generator)
+                else:  # as torch makes them they would not depend on the seed alone
+                    parameter.zero_()
 
     def moments(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and logarithm of the deviation, before they are squashed or clipped:
