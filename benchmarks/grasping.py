@@ -59,9 +59,7 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="of the pick loop, that have this in their name")
     parser.add_argument("--scale", type=int, help="times the quick form's scenes; full: 10")
     parser.add_argument("--rounds", type=int, help="of refinement; the planner's own without")
-    parser.add_argument(
-        "--images", type=int, help="of a sight; as the camera needs without"
-    )
+    parser.add_argument("--images", type=int, help="of a sight; as the camera needs without")
     parser.add_argument("--cut", default="", help="why a full protocol is cut short")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -71,7 +71,7 @@ def test_a_clone_does_what_was_done_on_average() -> None:
     done = np.concatenate([episode.actions[:, 0] for episode in BAGS])
     places = [-1.0, -0.5, 0.5, 1.0]
     usual = [done[np.abs(seen - place) < 0.2].mean() for place in places]
-    np.testing.assert_allclose(moves(learned("bc"), places), usual, atol=0.1)
+    np.testing.assert_allclose(moves(learned("bc", updates=1500), places), usual, atol=0.1)
 
 
 def test_implicit_q_learning_does_better_than_what_it_saw() -> None:
