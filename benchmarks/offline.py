@@ -26,18 +26,16 @@ from seven_states import SevenStateTree
 from twinloop.learning.action_units import units_of
 from twinloop.learning.episode import Episode
 from twinloop.learning.episode_bags import read_bags
-from twinloop.learning.off_policy import OffPolicyLearner, OffPolicySettings
-from twinloop.learning.offline import OfflineLearner, OfflineSettings
+from twinloop.learning.off_policy import OffPolicyLearner
+from twinloop.learning.offline import OfflineLearner
 from twinloop.learning.policy_run import PolicyRunSettings, learn_policy, try_policy
-from twinloop.learning.policy_training import online_settings
+from twinloop.learning.policy_training import offline_settings, online_settings
 
 from twinloop import tasks
 
 TASK = "valve"
 _ALGORITHMS = ("bc", "iql", "bear", "sac")
-_HIDDEN = (128, 128)
-_TEMPERATURE = 0.02  # as in the online settings
-_DISCOUNT = 0.95
+_DISCOUNT = 0.95  # of all of them
 # No policy earns more than this from anywhere: 2 a step at most, by the task's reward.
 _LARGEST = 2.0 / (1.0 - _DISCOUNT)
 _NAMES = {"bc": "cloning", "iql": "IQL", "bear": "BEAR's constraint", "sac": "SAC, as off policy"}
@@ -136,22 +134,10 @@ def learned(
     learner: Any
     if algorithm == "sac":
         ratio = 1.5 * updates / sum(map(len, recorded))
-        settings = OffPolicySettings(
-            hidden=_HIDDEN,
-            discount=_DISCOUNT,
-            normalises=True,
-            updates=ratio,
-            temperature=_TEMPERATURE,
-        )
-        learner = OffPolicyLearner(task, settings, seed)
+        learner = OffPolicyLearner(task, online_settings(TASK, updates=ratio), seed)
         learner.add(recorded)
     else:
-        chosen = OfflineSettings(
-            algorithm,  # type: ignore[arg-type]
-            hidden=_HIDDEN,
-            discount=_DISCOUNT,
-            updates=updates,
-        )
+        chosen = offline_settings(TASK, algorithm, updates=updates)
         learner = OfflineLearner(task, recorded, chosen, seed)
     seen = torch.from_numpy(np.concatenate([one.observations[:-1] for one in recorded]))
     done = torch.from_numpy(np.concatenate([units_of(task).of(one) for one in recorded]))

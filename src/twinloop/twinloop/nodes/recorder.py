@@ -101,6 +101,8 @@ class Recorder(Node):
         self._malformed = 0
         self._complaint = ""
         self._status: EpisodeStatus | None = None
+        # Of the newest episode, when it was first heard of: a busy recorder opens its bag later.
+        self._first_goal = ("", "")
         self._logged_problem: str | None = None
 
     def configure(self) -> None:
@@ -215,6 +217,8 @@ class Recorder(Node):
             self.get_logger().warning(f"{self._complaint}: {error}")
             return
         self._status, self._complaint = status, ""
+        if self._first_goal[0] != status.episode_id:
+            self._first_goal = (status.episode_id, status.goal)
         self._recording.receive(topic, cdr, now_ns)
         if not self.is_active:
             return
@@ -266,7 +270,7 @@ class Recorder(Node):
             episode_id=episode_id,
             index=status.index,
             task=self._contract.name,
-            goal=status.goal,
+            goal=self._first_goal[1],
             robot=self._contract.robot,
             source=self.param("source"),
             seed=status.seed,
