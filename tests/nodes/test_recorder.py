@@ -6,6 +6,7 @@ Killed, or on a full disk: `tests/faults/test_recorder_faults.py`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +29,13 @@ from twinloop.bags.episodes import episode
 from twinloop.bags.metadata import EpisodeMetadata
 from twinloop.bags.types import message_class, serialize
 from twinloop.dds import take_domain
+from twinloop.nodes import qos
 from twinloop.nodes.replay import replay
 from twinloop.perception.images import to_array
 from twinloop.perception.stereo_pairs import EYES
 
 from twinloop import contract
+from twinloop_interfaces.msg import EpisodeStatus
 
 CONTRACT = contract.load("baoding")
 DOMAIN = take_domain()
@@ -104,6 +107,27 @@ def test_recorded_bytes_are_what_ros_takes_them_for(recorded: list[Path]) -> Non
         ours, theirs = message.decode(), deserialize_message(message.cdr, JointState)
         assert list(ours.name) == list(theirs.name)
         assert ours.position.tolist() == theirs.position.tolist()
+
+
+def test_a_recorder_that_opens_its_bag_late_keeps_the_goal_that_the_episode_began_with(
+    processes: Processes, observer: Observer, tmp_path: Path
+) -> None:
+    recorder = processes.recorder(tmp_path)
+    wait_until(lambda: observer.values("/recorder").get("state") == "active", 60.0)
+    publisher = observer.node.create_publisher(EpisodeStatus, "episode_status", qos.latched())
+    wait_until(lambda: publisher.get_subscription_count() > 0, 60.0)
+    status = EpisodeStatus(episode_id="one", task="baoding", goal="ccw", steps=20)
+    for phase, goal in ((EpisodeStatus.RESETTING, "ccw"), (EpisodeStatus.RUNNING, "move")):
+        status.phase, status.goal = phase, goal
+        publisher.publish(status)
+        if phase == EpisodeStatus.RESETTING:
+            time.sleep(0.3)  # until it was heard, as the newest alone is kept
+    wait_until(lambda: observer.values("/recorder").get("bag", "") not in ("", "none"), 30.0)
+    assert interrupt(recorder) == 0
+    (bag,) = complete_bags(tmp_path)
+    about = metadata(bag).episode
+    assert about is not None
+    assert about.goal == "ccw"
 
 
 def test_images_are_recorded_where_that_is_asked_for_and_bounded(
