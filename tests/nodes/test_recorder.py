@@ -6,7 +6,6 @@ Killed, or on a full disk: `tests/faults/test_recorder_faults.py`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,8 +119,8 @@ def test_a_recorder_that_opens_its_bag_late_keeps_the_goal_that_the_episode_bega
     for phase, goal in ((EpisodeStatus.RESETTING, "ccw"), (EpisodeStatus.RUNNING, "move")):
         status.phase, status.goal = phase, goal
         publisher.publish(status)
-        if phase == EpisodeStatus.RESETTING:
-            time.sleep(0.3)  # until it was heard, as the newest alone is kept
+        # Only the newest is kept for those who have not heard it yet.
+        wait_until(lambda: observer.values("/recorder").get("episode") == "one", 30.0)
     wait_until(lambda: observer.values("/recorder").get("bag", "") not in ("", "none"), 30.0)
     assert interrupt(recorder) == 0
     (bag,) = complete_bags(tmp_path)

@@ -210,6 +210,8 @@ class PickLoop:
             newest_s = found[-1].stamp_s if found else after_s
             view = self._devices.eyes.look(newest_s)
             if view is not None:
+                if found and view.depth.shape != found[-1].depth.shape:
+                    found.clear()  # the camera was set to another size meanwhile
                 found.append(view)
             elif clock.now_s() > newest_s + look.unseen_s:
                 why = self._devices.eyes.complaint or "no image"

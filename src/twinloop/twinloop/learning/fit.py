@@ -25,7 +25,11 @@ class FitDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to train. Without `time_limit_s` the result depends on data, config and seed alone."""
+    """How to train.
+
+    Without `time_limit_s` the result depends on data, config and seed alone, on equal processors:
+    those that have bfloat16 multiply in it.
+    """
 
     steps: int = 4  # open-loop steps in the loss
     batch: int = 256  # windows, for each member

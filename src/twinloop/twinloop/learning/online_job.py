@@ -158,6 +158,14 @@ class _Job:
 
     def _learn_model(self) -> bool:
         """Train and gate a model to plan with; returns False where there is too little for it."""
+        running = self._running()
+        if running is not None and isinstance(running.model, Actor):
+            self._report(
+                "waiting",
+                f"{running.version} is a policy, which predicts nothing; models to plan with need "
+                "a registry of their own",
+            )
+            return False
         self._fill_sides()
         held_out = self._held_out()
         training = self._training()
@@ -243,13 +251,6 @@ class _Job:
         """Return a candidate, None where training diverged."""
         config = self._config
         running = self._running()
-        if running is not None and isinstance(running.model, Actor):
-            self._report(
-                "waiting",
-                f"{running.version} is a policy, which predicts nothing; models to plan with need "
-                "a registry of their own",
-            )
-            return None
         seed = config.seed + len(self._registry.versions())
         model = self._new_model(seed) if running is None else running.model
         transitions = sum(map(len, training))

@@ -169,6 +169,7 @@ class Recorder(Node):
         bag = recording.current_bag
         values = {
             "bag": bag.name if bag else "",
+            "episode": self._first_goal[0],
             "episodes": str(recording.counts.episodes),
             "messages": str(recording.counts.messages),
             "megabytes": f"{recording.counts.bytes / 1e6:.1f}",
