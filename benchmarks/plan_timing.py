@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from twinloop.models import layers
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
 from twinloop.planners.base import Planner
 from twinloop.tasks.base import Task
@@ -53,18 +54,26 @@ def plan_call(planner: Planner, observation: Tensor) -> Call:
     return lambda: planner.plan(observation, target)
 
 
-def products_call(model: Ensemble, samples: int, horizon: int) -> Call:
-    """Return a call that does the matrix products of a plan and nothing else."""
-    layers = [(layer.weight, layer.bias) for layer in model.network.layers]
-    inputs = [torch.randn(model.members, samples, weight.shape[1]) for weight, _ in layers]
+def products_calls(model: Ensemble, samples: int, horizon: int) -> dict[str, Call]:
+    """Return calls that do the matrix products of a plan and nothing else, in two ways: all members
+    at once, and one after the other with the products that plans use. Which is the quicker one
+    depends on the processor."""
+    maps = [(layer.weight, layer.bias) for layer in model.network.layers]
+    inputs = [torch.randn(model.members, samples, weight.shape[1]) for weight, _ in maps]
 
     @torch.no_grad()
-    def products() -> None:
+    def batched() -> None:
         for _ in range(horizon):
-            for x, (weight, bias) in zip(inputs, layers, strict=True):
+            for x, (weight, bias) in zip(inputs, maps, strict=True):
                 torch.baddbmm(bias, x, weight)
 
-    return products
+    @torch.no_grad()
+    def by_member() -> None:
+        for _ in range(horizon):
+            for member, x in enumerate(inputs[0]):
+                layers.apply_member(maps, member, x)
+
+    return {"products_batched": batched, "products_by_member": by_member}
 
 
 def neighbour_calls(

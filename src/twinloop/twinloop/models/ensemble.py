@@ -174,7 +174,7 @@ class Ensemble(nn.Module):
         states[0] = observation
         steps[:-1, ..., size:] = actions[:, None]
         for h in range(horizon):
-            torch.add(states[h], layers.apply(maps, steps[h]), out=states[h + 1])
+            layers.add_applied(maps, steps[h], states[h], states[h + 1])
             if self.config.known is not None:
                 states[h + 1, ..., slice(*self.config.known)] = actions[h]
             if self.config.constant is not None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,28 +115,34 @@ class BatchedMLP(nn.Module):
         return maps
 
 
-def apply(maps: list[AffineMap], x: Tensor) -> Tensor:
-    """Return what folded layers make of their input, without gradients: [E, N, in] -> [E, N, out].
+def add_applied(maps: list[AffineMap], x: Tensor, start: Tensor, out: Tensor) -> None:
+    """Set `out` to the sum of `start` and what folded layers make of their input, without
+    gradients: [E, N, in], [E, N, out], [E, N, out].
 
     On a CPU one member after the other: its rows stay in the cache from layer to layer, and
     products of single matrices are quicker there than batched ones.
     """
-    if not x.is_cpu:
-        for weight, bias in maps[:-1]:
-            x = torch.baddbmm(bias, x, weight).relu_()
-        weight, bias = maps[-1]
-        return torch.baddbmm(bias, x, weight)
-    out = x.new_empty(*x.shape[:2], maps[-1][0].shape[2])
-    for member, rows in enumerate(x):
-        for weight, bias in maps[:-1]:
-            rows = _affine_relu(rows, weight[member], bias[member, 0])
-        weight, bias = maps[-1]
-        torch.addmm(bias[member, 0], rows, weight[member], out=out[member])
-    return out
+    if x.is_cpu:
+        for member in range(len(x)):
+            torch.add(start[member], apply_member(maps, member, x[member]), out=out[member])
+        return
+    for weight, bias in maps[:-1]:
+        x = torch.baddbmm(bias, x, weight).relu_()
+    weight, bias = maps[-1]
+    torch.add(start, torch.baddbmm(bias, x, weight), out=out)
 
 
-def _affine_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def apply_member(maps: list[AffineMap], member: int, x: Tensor) -> Tensor:
+    """Return what the folded layers of one member give on a CPU: [N, in] -> [N, out]."""
+    for weight, bias in maps[:-1]:
+        x = _affine(x, weight[member], bias[member, 0], "relu")
+    weight, bias = maps[-1]
+    return _affine(x, weight[member], bias[member, 0], "none")
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, following: Literal["relu", "none"]) -> Tensor:
     if _HAS_FUSED:  # the one that torch.compile would choose, with bias and ReLU in the product
-        fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.T, bias, "relu", [], "")
+        fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.T, bias, following, [], "")
         return fused
-    return torch.addmm(bias, x, weight).relu_()
+    out = torch.addmm(bias, x, weight)
+    return out.relu_() if following == "relu" else out

@@ -23,7 +23,6 @@ from torch import Tensor
 from twinloop.contract import load as load_contract
 from twinloop.paths import share
 from twinloop.robots.hand24 import HAND24
-from twinloop.tasks.constants import constant
 from twinloop.yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -270,16 +269,17 @@ class Baoding:
         """Return PDDM's cost: distances to the targets seen along the palm normal, drops, a
         lifted wrist, and a slope before the edge so that a drop is felt before it is predicted."""
         c = self.config
-        balls = self.balls(observation)
-        aim = target.unflatten(-1, (2, 2))
-        distance = torch.linalg.vector_norm(balls[..., ::2] - aim, dim=-1).sum(-1)
-        inside = self.clearance(balls)
-        spill = (c.spill_margin_m - inside).clamp(min=0.0).sum(-1)
+        # Coordinates first, so that what follows runs along memory: rollouts are long rows.
+        balls = observation[..., self._balls].movedim(-1, 0).contiguous()  # x, y, z of each ball
+        away = [(balls[i] - target[..., j]).square() for j, i in enumerate((0, 2, 3, 5))]
+        distance = (away[0] + away[1]).sqrt() + (away[2] + away[3]).sqrt()
+        inside = self._inside(balls.unflatten(0, (2, 3)).transpose(0, 1))
+        spill = (c.spill_margin_m - inside).clamp(min=0.0).sum(0)
         lifted = observation[..., self._wrj1] > c.wrist_limit
         return (
             c.distance_weight * distance
             + c.spill_weight * spill
-            + c.drop_cost * (inside < 0).any(-1)
+            + c.drop_cost * (torch.minimum(inside[0], inside[1]) < 0)
             + c.wrist_cost * lifted
         )
 
@@ -385,9 +385,16 @@ class Baoding:
     def clearance(self, balls: Tensor) -> Tensor:
         """Distance [m] to the nearest face of the safe box, negative outside: [..., 2, 3] ->
         [..., 2]."""
-        lower = constant(self.config.safe_lower_m, balls)
-        upper = constant(self.config.safe_upper_m, balls)
-        return torch.minimum(balls - lower, upper - balls).amin(-1)
+        return self._inside(balls.movedim(-1, 0))
+
+    def _inside(self, balls: Tensor) -> Tensor:
+        """Return the same with the coordinates first: [3, ...] -> [...]."""
+        c = self.config
+        to_faces = [
+            torch.minimum(where - lower, upper - where)
+            for where, lower, upper in zip(balls, c.safe_lower_m, c.safe_upper_m, strict=True)
+        ]
+        return torch.minimum(torch.minimum(to_faces[0], to_faces[1]), to_faces[2])
 
 
 class RotationTracker:
