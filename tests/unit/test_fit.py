@@ -11,6 +11,7 @@ from twinloop.learning.fit import FitConfig, FitDiverged, fit, prediction_error
 from twinloop.learning.replay import split, windows
 from twinloop.models import layers
 from twinloop.models.ensemble import Ensemble, EnsembleConfig
+from twinloop.models.proposal import Proposal, ProposalConfig
 
 POSITION = slice(0, 3)
 torch.set_num_threads(1)  # threads cost more than they give on matrices of this size
@@ -111,6 +112,28 @@ def test_divergence_is_named_and_leaves_the_model_as_it_was(episodes) -> None:
     with pytest.raises(FitDiverged, match="finite"):
         fit(fitted, episodes, FitConfig(epochs=1), seed=0, warm_start=True)
     assert all(torch.equal(before[name], value) for name, value in fitted.state_tensors().items())
+
+
+def test_a_policy_that_goes_with_the_model_stays_as_it_is(episodes) -> None:
+    layout = ProposalConfig(
+        observation_size=9, action_size=3, command=(6, 9), joint_position=(3, 6), max_change=0.1
+    )
+    fitted = model().with_proposal(Proposal(layout))
+    before = fitted.state_tensors()
+    settings = FitConfig(epochs=2, weight_decay=0.5)
+    fit(fitted, episodes, settings, seed=0, warm_start=True)
+    after = fitted.state_tensors()
+    for name, value in before.items():
+        is_trained = name.startswith("network.")
+        assert torch.equal(after[name], value) is not is_trained, name
+
+
+def test_weights_have_memory_of_their_own_after_a_fit(episodes) -> None:
+    fitted = model()
+    fit(fitted, episodes, FitConfig(epochs=1), seed=0)
+    weights = list(fitted.parameters())
+    assert len({weight.untyped_storage().data_ptr() for weight in weights}) == len(weights)
+    assert all(weight.grad is None and not weight.requires_grad for weight in weights)
 
 
 def test_a_time_limit_ends_training_early(episodes) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twinloop.contract import load as load_contract
 from twinloop.learning.episode import Episode
+from twinloop.learning.joined_weights import joined
 from twinloop.learning.replay import Windows, windows
 from twinloop.models.ensemble import Ensemble
 from twinloop.models.layers import bfloat16_products
@@ -84,54 +85,73 @@ def fit(
     former = copy.deepcopy(model.state_dict())
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(True)
+    if model.proposal is not None:
+        model.proposal.requires_grad_(False)  # it predicts nothing, and is not to decay either
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
     started = time.monotonic()
-    losses: list[float] = []
-    updates = skipped = 0
-    per_epoch = math.ceil(len(data) / config.batch)
     try:
-        for epoch in range(config.epochs):
-            order = torch.stack(
-                [torch.randperm(len(data), generator=generator) for _ in range(model.members)]
-            )
-            total = torch.zeros(())
-            finite = 0
-            for k in range(per_epoch):
-                done = _share_done(config, (epoch * per_epoch + k) / per_epoch, started)
-                if done >= 1:
-                    break
-                optimizer.param_groups[0]["lr"] = config.learning_rate * _decay(done)
-                index = order[:, k * config.batch : (k + 1) * config.batch]
-                loss = _loss(model, data, index, config, generator)
-                if not torch.isfinite(loss):
-                    skipped += 1
-                    continue
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(weights, 10.0)
-                optimizer.step()
-                total += loss.detach()
-                finite += 1
-                updates += 1
-            else:
-                if not finite:
-                    raise FitDiverged(f"epoch {epoch}: none of {per_epoch} losses was finite")
-            if finite:
-                losses.append(float(total) / finite)
-                if progress is not None:
-                    progress(epoch, losses[-1])
-            if done >= 1:
-                break
-        if not all(bool(torch.isfinite(p).all()) for p in weights):
-            raise FitDiverged("weights are not finite after training")
+        with joined(weights) as vector:
+            report = _descend(model, vector, data, config, generator, progress, started)
+            if not bool(torch.isfinite(vector).all()):
+                raise FitDiverged("weights are not finite after training")
     except FitDiverged:
         model.load_state_dict(former)
         raise
     finally:
         model.requires_grad_(False)
+    return report
+
+
+def _descend(
+    model: Ensemble,
+    vector: nn.Parameter,
+    data: Windows,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: Callable[[int, float], None] | None,
+    started: float,
+) -> FitReport:
+    """Take the gradient steps of all epochs; the vector holds the model's weights."""
+    optimizer = torch.optim.AdamW(
+        [vector], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    assert vector.grad is not None
+    per_scale = _per_scale(model)
+    losses: list[float] = []
+    updates = skipped = 0
+    per_epoch = math.ceil(len(data) / config.batch)
+    for epoch in range(config.epochs):
+        order = torch.stack(
+            [torch.randperm(len(data), generator=generator) for _ in range(model.members)]
+        )
+        total = torch.zeros(())
+        finite = 0
+        for k in range(per_epoch):
+            done = _share_done(config, (epoch * per_epoch + k) / per_epoch, started)
+            if done >= 1:
+                break
+            optimizer.param_groups[0]["lr"] = config.learning_rate * _decay(done)
+            index = order[:, k * config.batch : (k + 1) * config.batch]
+            loss = _loss(model, data, index, per_scale, config, generator)
+            if not torch.isfinite(loss):
+                skipped += 1
+                continue
+            vector.grad.zero_()
+            loss.backward()
+            nn.utils.clip_grad_norm_(vector, 10.0)
+            optimizer.step()
+            total += loss.detach()
+            finite += 1
+            updates += 1
+        else:
+            if not finite:
+                raise FitDiverged(f"epoch {epoch}: none of {per_epoch} losses was finite")
+        if finite:
+            losses.append(float(total) / finite)
+            if progress is not None:
+                progress(epoch, losses[-1])
+        if done >= 1:
+            break
     return FitReport(len(losses), updates, time.monotonic() - started, losses, skipped)
 
 
@@ -147,8 +167,19 @@ def _decay(done: float) -> float:
     return min(1.0, 0.1 + done / 0.03) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def _per_scale(model: Ensemble) -> Tensor:
+    """Return what makes an error normalised [O]: nought where nothing is predicted. What is given
+    has no error, and to take it out would cost more than to carry it along."""
+    return model.predicted / model.difference_scale
+
+
 def _loss(
-    model: Ensemble, data: Windows, index: Tensor, config: FitConfig, generator: torch.Generator
+    model: Ensemble,
+    data: Windows,
+    index: Tensor,
+    per_scale: Tensor,
+    config: FitConfig,
+    generator: torch.Generator,
 ) -> Tensor:
     """Return the smooth-L1 loss of open-loop rollouts on normalised differences; index [E, b]."""
     observations, actions = data.batch(index)
@@ -156,10 +187,6 @@ def _loss(
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
         if choice:
             observations = observations[..., list(config.symmetries[choice - 1])]
-    # What is given has no error; to take it out would cost more than to carry it along.
-    predicted = model.predicted
-    share = len(predicted) / predicted.sum()
-    per_scale = predicted / model.difference_scale
     noise = torch.randn(observations[:, :, 0].shape, generator=generator)
     state = observations[:, :, 0] + config.input_noise * model.observation_scale * noise
     loss = torch.zeros(())
@@ -172,6 +199,8 @@ def _loss(
         else:
             each = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
             loss = loss + (data.weights[index] * each.mean(-1)).mean()
+    # Elements that are given count among those that the mean is over.
+    share = len(per_scale) / int((per_scale > 0).sum())
     return share * loss / config.steps
 
 

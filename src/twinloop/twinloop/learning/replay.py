@@ -33,7 +33,7 @@ class Windows:
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return windows: [...] -> observations [..., K+1, O] and actions [..., K, A]."""
         rows = self.starts[index][..., None] + torch.arange(self.steps + 1)
-        return self.observations[rows], self.actions[rows[..., :-1]]
+        return _rows_of(self.observations, rows), _rows_of(self.actions, rows[..., :-1])
 
     def transitions(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the first transition of every window: [W, O], [W, A], [W, O]."""
@@ -42,6 +42,11 @@ class Windows:
             self.actions[self.starts],
             self.observations[self.starts + 1],
         )
+
+
+def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a table, quicker than by indexing it: [R, O], [...] -> [..., O]."""
+    return table.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
 
 def windows(episodes: Sequence[Episode], steps: int, pilot_weight: float = 1.0) -> Windows:
