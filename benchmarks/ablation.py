@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from twinloop.contract import load as load_contract
-from twinloop.fleet import Fleet, Job, deal, open_fleet, packed
+from twinloop.fleet import Job, deal, open_fleet, packed
 from twinloop.learning.episode import Episode
 from twinloop.learning.episode_bags import read_bags
 from twinloop.learning.fit import FitConfig, fit, prediction_error
@@ -52,21 +54,29 @@ POLICY: dict[str, Callable[[PolicyConfig], PolicyConfig]] = {
 
 
 def main() -> None:
-    arguments = harness.parser(__doc__).parse_args()
+    parser = harness.parser(__doc__)
+    parser.add_argument("--processes", type=int, default=1, help="training runs side by side")
+    arguments = parser.parse_args()
     full = arguments.full
     seeds, transitions, episodes = ((0, 1, 2), 20_000, 50) if full else ((0,), 600, 4)
     folder = harness.start("ablation", full, arguments.resume)
     base = protocol(TASK, transitions)
     base = replace(base, stages=(transitions,), updates_last=1)
-    policy: dict[str, list[dict[str, float]]] = {}
-    with open_fleet(1) as fleet:
+    assert base.policy is not None
+    runs = {
+        name: [folder / name.replace(" ", "-") / str(seed) for seed in seeds] for name in POLICY
+    }
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+        ends = []
         for name, change in POLICY.items():
-            assert base.policy is not None
             config = replace(base, policy=change(base.policy))
-            policy[name] = [
-                _policy(folder / name.replace(" ", "-") / str(seed), seed, config, episodes, fleet)
-                for seed in seeds
+            ends += [
+                pool.submit(_train, out, seed, config, episodes)
+                for out, seed in zip(runs[name], seeds, strict=True)
             ]
+        for end in ends:
+            end.result()
+    policy = {name: [_row(out) for out in outs] for name, outs in runs.items()}
     data = folder / "as-shipped" / "0"
     model = _models(data, seeds, updates=800 if full else 5)
     figures: dict[str, Any] = {"seeds": list(seeds), "transitions": transitions}
@@ -75,22 +85,26 @@ def main() -> None:
     harness.finish("ablation", folder, figures, [], full, [folder / "policy.png"])
 
 
-def _policy(
-    out: Path, seed: int, config: Protocol, episodes: int, fleet: Fleet
-) -> dict[str, float]:
-    """Return how fresh episodes go with the policy of one training run."""
+def _train(out: Path, seed: int, config: Protocol, episodes: int) -> None:
+    """Train once, and keep how fresh episodes go with the policy of that run."""
     kept = out.with_suffix(".json")
-    if not kept.exists():
-        silent = Listener(lambda _: None)
-        result = train(out, TASK, seed, workers=1, evaluate=0, config=config, listener=silent)
-        assert result.model.proposal is not None
-        seeds = tuple(range(EVALUATION_SEED, EVALUATION_SEED + episodes))
-        proposal = packed(result.model.proposal)
-        job = Job(TASK, "proposal", seeds, config.steps, hands=25, proposal=proposal)
+    if kept.exists():
+        return
+    torch.set_num_threads(1)
+    silent = Listener(lambda _: None)
+    result = train(out, TASK, seed, workers=1, evaluate=0, config=config, listener=silent)
+    assert result.model.proposal is not None
+    seeds = tuple(range(EVALUATION_SEED, EVALUATION_SEED + episodes))
+    proposal = packed(result.model.proposal)
+    job = Job(TASK, "proposal", seeds, config.steps, hands=25, proposal=proposal)
+    with open_fleet(1) as fleet:
         found = [record.episode for record in fleet.run(deal(job))]
-        kept.write_text(json.dumps(summary(tasks.make(TASK), found)))
-        print(out.parent.name, seed, kept.read_text(), flush=True)
-    row: dict[str, float] = json.loads(kept.read_text())
+    kept.write_text(json.dumps(summary(tasks.make(TASK), found)))
+    print(out.parent.name, seed, kept.read_text(), flush=True)
+
+
+def _row(out: Path) -> dict[str, float]:
+    row: dict[str, float] = json.loads(out.with_suffix(".json").read_text())
     return row
 
 

@@ -126,11 +126,11 @@ def finish(
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
-        "figures": _plain(figures),
+        "figures": plain(figures),
         "targets": [
             {
                 "name": one.name,
-                "value": _plain(one.value),
+                "value": plain(one.value),
                 "bound": f"{one.sense} {one.bound:g}",
                 "holds": one.holds,
             }
@@ -188,16 +188,16 @@ def _command() -> str:
     return shlex.join(["python", str(name), *sys.argv[1:]])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return what JSON can hold: NumPy's numbers as Python's, and null for what is not finite."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -10,14 +10,15 @@ default  the default planner with the shipped model: plans a second, and return 
 memory   resident memory over many plans
 cost     time against samples, horizon, members and width
 return   return against plan time of every planner, on true dynamics and on the shipped model
-         without its proposal, for every task
+         without its proposal, for three tasks
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,14 @@ SWEPT = {
     "members": (1, 2, 3, 5, 7),
     "width": (64, 128, 250, 256, 500, 512),
 }
-BUDGETS = (16, 64, 256)  # samples of the planners that are compared by return
+COMPARED = ("baoding", "cube", "valve")
+# Samples of the planners that are compared by return; true dynamics take a second for 1,000.
+BUDGETS = {"oracle": (16, 64), "model": (16, 64, 256)}
 FLAT_MIB = 8.0
+PARTS = ("size", "default", "memory", "cost", "return")
 
 Figures = dict[str, Any]
+Part = tuple[Figures, list[Target]]
 
 
 def observation_of(task: Task) -> Tensor:
@@ -88,7 +93,7 @@ def medians(times: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def size(rounds: int) -> tuple[Figures, list[Target]]:
+def size(rounds: int) -> Part:
     """Time plans of PDDM's size beside what they cannot do without, and beside pytorch_mppi."""
     task = tasks.make("baoding")
     observation = observation_of(task)
@@ -131,7 +136,7 @@ def episodes(job: Job) -> list[EpisodeRecord]:
         torch.set_num_threads(threads)
 
 
-def default(rounds: int, count: int, steps: int) -> tuple[Figures, list[Target]]:
+def default(rounds: int, count: int, steps: int) -> Part:
     """Time the default planner with the shipped model, and compare its return with PDDM's size."""
     task, model = tasks.make("baoding"), shipped("baoding")
     assert model is not None
@@ -165,7 +170,7 @@ def default(rounds: int, count: int, steps: int) -> tuple[Figures, list[Target]]
     ]
 
 
-def memory(plans: int) -> tuple[Figures, list[Target]]:
+def memory(plans: int) -> Part:
     """Watch the resident memory of this process while it plans."""
     task, model = tasks.make("baoding"), shipped("baoding")
     assert model is not None
@@ -183,7 +188,7 @@ def memory(plans: int) -> tuple[Figures, list[Target]]:
     return figures, [Target("memory_growth_mib", growth, FLAT_MIB, "<=")]
 
 
-def cost(rounds: int, folder: Path) -> tuple[Figures, Path]:
+def cost(rounds: int, folder: Path) -> Part:
     """Time plans against one quantity at a time, the others as PDDM has them, and draw them."""
     task = tasks.make("baoding")
     observation = observation_of(task)
@@ -206,17 +211,18 @@ def cost(rounds: int, folder: Path) -> tuple[Figures, Path]:
         axis.set(xlabel=name, xlim=(0, None), ylim=(0, None))
     axes[0].set_ylabel("median time [ms]")
     axes[0].legend()
-    return figures, _save(figure, folder / "cost.png")
+    _save(figure, folder / "cost.png")
+    return figures, []
 
 
-def returns(count: int, steps: int, rounds: int, folder: Path) -> tuple[Figures, Path]:
+def returns(count: int, steps: int, rounds: int, folder: Path) -> Part:
     """Run every planner at several budgets, and draw return against plan time.
 
     The time is that of one robot with an untrained model of the task, on the threads of this run,
     as true dynamics are far slower than any model.
     """
     figures: Figures = {}
-    names = tasks.available()
+    names = COMPARED
     figure, axes = plt.subplots(2, len(names), figsize=(3.6 * len(names), 6.4), squeeze=False)
     for column, name in enumerate(names):
         task, model = tasks.make(name), shipped(name)
@@ -227,7 +233,7 @@ def returns(count: int, steps: int, rounds: int, folder: Path) -> tuple[Figures,
         if model is not None:
             sources["model"] = Job(name, "model", (0,), steps, model=packed(_alone(model)))
         figures[name] = {}
-        for row, source in enumerate(("oracle", "model")):
+        for row, source in enumerate(BUDGETS):
             axis = axes[row][column]
             axis.set(title=f"{name}, {source}", xlabel="plan time [ms]", ylabel="return")
             if source not in sources:
@@ -244,7 +250,8 @@ def returns(count: int, steps: int, rounds: int, folder: Path) -> tuple[Figures,
                     axis.errorbar(at, mean, spread, fmt="o-", capsize=2, label=planner)
                 axis.set_xscale("log")
                 axis.legend()
-    return figures, _save(figure, folder / "return.png")
+    _save(figure, folder / "return.png")
+    return figures, []
 
 
 def _choices(
@@ -252,7 +259,7 @@ def _choices(
 ) -> dict[str, list[Figures]]:
     result: dict[str, list[Figures]] = {}
     for planner in planners.samplers():
-        for samples in BUDGETS:
+        for samples in BUDGETS[job.source]:
             changes = budget(planner, samples)
             made = planners.make(planner, timed, task, 0, **changes)
             times = interleaved({"plan": plan_call(made, observation)}, rounds)
@@ -293,47 +300,54 @@ def _try(measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | str:
         return f"not measured: {error}"
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    return path
 
 
 def main() -> None:
     parser = harness.parser(__doc__)
-    parts = ("size", "default", "memory", "cost", "return")
-    parser.add_argument("--only", default=",".join(parts), help="parts, with commas between")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between")
     parser.add_argument("--threads", type=int, default=2, help="threads of the matrix products")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",")
-    if not set(wanted) <= set(parts):
-        raise argparse.ArgumentTypeError(f"--only is {arguments.only}, expected of {parts}")
+    if not set(wanted) <= set(PARTS):
+        raise argparse.ArgumentTypeError(f"--only is {arguments.only}, expected of {PARTS}")
     torch.set_num_threads(arguments.threads)
     full = arguments.full
     rounds = 50 if full else 5
     folder = harness.start("planning", full, arguments.resume)
+    measures: dict[str, Callable[[], Part]] = {
+        "size": partial(size, rounds),
+        "default": partial(default, rounds, 6 if full else 2, 100 if full else 10),
+        "memory": partial(memory, 10_000 if full else 100),
+        "cost": partial(cost, rounds, folder),
+        "return": partial(returns, 3, 50 if full else 3, rounds, folder),
+    }
+    found = {name: _once(folder / f"{name}.json", measures[name]) for name in wanted}
+    # What an earlier call of the same run has measured counts, too.
+    for name in PARTS:
+        if name not in found and (folder / f"{name}.json").exists():
+            found[name] = _once(folder / f"{name}.json", measures[name])
     figures: Figures = {"threads": arguments.threads, "rounds": rounds}
-    targets: list[Target] = []
-    plots: list[Path] = []
-    if full and len(wanted) < len(parts):
-        figures["cut"] = f"only {arguments.only}"
-    if "size" in wanted:
-        figures["size"], held = size(rounds)
-        targets += held
-    if "default" in wanted:
-        figures["default"], held = default(rounds, 6 if full else 2, 100 if full else 10)
-        targets += held
-    if "memory" in wanted:
-        figures["memory"], held = memory(10_000 if full else 100)
-        targets += held
-    if "cost" in wanted:
-        figures["cost"], plot = cost(rounds, folder)
-        plots.append(plot)
-    if "return" in wanted:
-        figures["return"], plot = returns(3, 50 if full else 3, rounds, folder)
-        plots.append(plot)
+    if full and len(found) < len(PARTS):
+        figures["cut"] = f"only {', '.join(found)}"
+    figures |= {name: part[0] for name, part in found.items()}
+    targets = [target for part in found.values() for target in part[1]]
+    plots = [folder / f"{name}.png" for name in found if (folder / f"{name}.png").exists()]
     harness.finish("planning", folder, figures, targets, full, plots)
+
+
+def _once(kept: Path, measure: Callable[[], Part]) -> Part:
+    """Measure a part, or read what was measured before."""
+    if kept.exists():
+        figures, targets = json.loads(kept.read_text())
+        return figures, [Target(**target) for target in targets]
+    figures, targets = measure()
+    rows = [asdict(target) for target in targets]
+    kept.write_text(json.dumps(harness.plain([figures, rows])))
+    return figures, targets
 
 
 if __name__ == "__main__":
