@@ -188,16 +188,17 @@ def _loss(
         if choice:
             observations = observations[..., list(config.symmetries[choice - 1])]
     noise = torch.randn(observations[:, :, 0].shape, generator=generator)
-    state = observations[:, :, 0] + config.input_noise * model.observation_scale * noise
+    spread = config.input_noise * model.observation_scale
+    state = torch.addcmul(observations[:, :, 0], noise, spread)
+    truth = observations[:, :, 1:] * per_scale
     loss = torch.zeros(())
     for k in range(config.steps):
         with bfloat16_products():
             state = model.predict(state, actions[:, :, k])
-        error = (state - observations[:, :, k + 1]) * per_scale
         if data.weights is None:
-            loss = loss + nn.functional.smooth_l1_loss(error, torch.zeros_like(error))
+            loss = loss + nn.functional.smooth_l1_loss(state * per_scale, truth[:, :, k])
         else:
-            each = nn.functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
+            each = nn.functional.smooth_l1_loss(state * per_scale, truth[:, :, k], reduction="none")
             loss = loss + (data.weights[index] * each.mean(-1)).mean()
     # Elements that are given count among those that the mean is over.
     share = len(per_scale) / int((per_scale > 0).sum())
