@@ -48,8 +48,7 @@ POLICY: dict[str, Callable[[PolicyConfig], PolicyConfig]] = {
     "returns of one step": _with_sac(steps=1),
     "no swapped views": lambda policy: replace(policy, augment=False),
     "last policy, not averaged": _with_sac(average_rate=1.0),
-    "one critic": _with_sac(critics=1),
-    "half the updates": lambda policy: replace(policy, updates=0.5 * policy.updates),
+    "three times the updates": lambda policy: replace(policy, updates=3.0 * policy.updates),
 }
 
 
