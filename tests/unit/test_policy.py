@@ -227,8 +227,28 @@ def test_the_policy_of_the_best_calm_episodes_is_kept() -> None:
     assert not torch.equal(weights(learner.sac.policy()), kept[1])
 
 
-def turning(seed: int, speed: float) -> Episode:
-    episode = orbiting_episode(seed)
+def test_a_policy_that_succeeds_is_kept_though_another_earns_more() -> None:
+    config = PolicyConfig(hidden=(8,), trial=2, sac=SACConfig(batch=8, critic_hidden=(8,)))
+    learner = PolicyLearner(OneGoal(tasks.make("baoding")), 0.15, 3, config)
+    learner.add([orbiting_episode(seed) for seed in (0, 2)])
+    slow = [turning(seed, 1.2, steps=160) for seed in (100, 102)]
+    quick = [turning(seed, 1.6, steps=160) for seed in (110, 112)]
+    for episode in quick:
+        episode.observations[-1, learner.task.contract.slices["ball_position"].start] = 0.2
+    returns = [[learner._total(e) for e in episodes] for episodes in (slow, quick)]
+    assert min(returns[1]) > max(returns[0])
+    assert all(map(learner.goals.succeeded, slow))
+    assert not any(map(learner.goals.succeeded, quick))
+    learner.improve()
+    kept = weights(learner.sac.policy())
+    for episodes in (slow, quick):
+        learner.add(episodes)
+        learner.improve()
+    assert torch.equal(weights(learner.policy()), kept)
+
+
+def turning(seed: int, speed: float, steps: int = 40) -> Episode:
+    episode = orbiting_episode(seed, steps)
     task = tasks.make("baoding")
     balls = task.contract.slices["ball_position"].start
     angle = np.radians(2.0 * speed) * np.arange(len(episode.observations))

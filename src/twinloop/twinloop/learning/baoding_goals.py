@@ -42,8 +42,15 @@ class BaodingGoals:
         Raises:
             ValueError: a goal of places without them.
         """
+        return self.vector(self._task_of(episode))
+
+    def succeeded(self, episode: Episode) -> bool:
+        """Return whether an episode reached the goal of its meta."""
+        return self._task_of(episode).succeeded(episode)
+
+    def _task_of(self, episode: Episode) -> Baoding:
         goal, places = str(episode.meta["goal"]), tuple(episode.meta.get("places", ()))
-        return self.vector(Baoding(goal, self.task.config, places))
+        return Baoding(goal, self.task.config, places)
 
     def vector(self, task: Baoding) -> tuple[float, ...]:
         """Return the goal of a task whose episode has begun.

@@ -40,6 +40,10 @@ class Goals(Protocol):
         """Return what a step earns: [..., O], [..., A], [..., O], [..., G] -> [...]."""
         ...
 
+    def succeeded(self, episode: Episode) -> bool:
+        """Return whether an episode reached the goal that it was after."""
+        ...
+
     def relabel(self, runs: Runs, generator: torch.Generator) -> Tensor:
         """Return goals [B, G] to learn a run for: its own, or another that it tells about
         (Andrychowicz et al., arXiv 1707.01495)."""
@@ -65,6 +69,9 @@ class OneGoal:
 
     def reward(self, before: Tensor, action: Tensor, after: Tensor, goal: Tensor) -> Tensor:
         return self.task.reward(before, action, after)
+
+    def succeeded(self, episode: Episode) -> bool:
+        return self.task.succeeded(episode)
 
     def relabel(self, runs: Runs, generator: torch.Generator) -> Tensor:
         return runs.goal

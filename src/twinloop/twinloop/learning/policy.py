@@ -6,7 +6,9 @@ as `updates` says for each new transition.
 
 A policy in training is not steady: now it keeps all balls, some rounds later it drops every fourth.
 So every other episode is played without noise, and the policy to use is that of the time in which
-such episodes went best.
+such episodes went best: in which most of them succeeded, or where as many did, earned most. Rewards
+alone mislead: a policy that turns quickly and then drops a ball earns more than one that takes its
+time and keeps it.
 """
 
 from __future__ import annotations
@@ -83,9 +85,10 @@ def new_proposal(
 
 @dataclass(frozen=True)
 class _Tried:
-    """What the calm episodes of a round earned, and the policy that acted."""
+    """How the calm episodes of a round went, each a success (1 or 0) and a return, and the policy
+    that acted."""
 
-    returns: list[float]
+    results: list[tuple[float, float]]
     weights: Weights
 
 
@@ -113,7 +116,7 @@ class PolicyLearner:
         self._is_scaled = False
         self._owed = 0.0
         self._tried: list[_Tried] = []  # the latest rounds
-        self._best: tuple[float, Weights] | None = None
+        self._best: tuple[tuple[float, float], Weights] | None = None
 
     @property
     def transitions(self) -> int:
@@ -167,15 +170,20 @@ class PolicyLearner:
 
     def _judge(self, episodes: Sequence[Episode]) -> None:
         """Keep the policy of the middle of the latest rounds, if these went best of all."""
-        returns = [self._total(e) for e in episodes if is_calm(int(e.meta["seed"]))]
+        results = [
+            (float(self.goals.succeeded(e)), self._total(e))
+            for e in episodes
+            if is_calm(int(e.meta["seed"]))
+        ]
         weights = {k: v.clone() for k, v in self.sac.policy().state_dict().items()}
-        self._tried.append(_Tried(returns, weights))
-        counts = np.cumsum([len(tried.returns) for tried in reversed(self._tried)])
+        self._tried.append(_Tried(results, weights))
+        counts = np.cumsum([len(tried.results) for tried in reversed(self._tried)])
         if counts[-1] < self.config.trial:
             return
         rounds = int(np.argmax(counts >= self.config.trial)) + 1
         self._tried = self._tried[-rounds:]
-        mean = float(np.mean([value for tried in self._tried for value in tried.returns]))
+        success, earned = np.mean([row for tried in self._tried for row in tried.results], axis=0)
+        mean = float(success), float(earned)
         if self._best is None or mean > self._best[0]:
             self._best = mean, self._tried[rounds // 2].weights
 
@@ -198,7 +206,7 @@ class PolicyLearner:
                 "sac": self.sac.state(),
                 "owed": self._owed,
                 "mark": mark,
-                "tried": [(tried.returns, tried.weights) for tried in self._tried],
+                "tried": [(tried.results, tried.weights) for tried in self._tried],
                 "best": self._best,
             }
             torch.save(state, file)
