@@ -2,15 +2,16 @@
 """How fast plans are made, what they cost as they grow, and what they are worth.
 
     make bench-planning [FULL=1]
-    python benchmarks/planning.py [--full] [--only size,default,memory,cost,return] [--threads 2]
+    python benchmarks/planning.py [--full] [--only size,default] [--threads 2] [--resume RUN]
 
 size     PDDM's size against the same matrix products alone, and against pytorch_mppi (which
          benchmarks/requirements.txt installs) with the same dynamics
 default  the default planner with the shipped model: plans a second, and return beside PDDM's size
 memory   resident memory over many plans
 cost     time against samples, horizon, members and width
-return   return against plan time of every planner, on true dynamics and on the shipped model
-         without its proposal, for three tasks
+times    plan time of every planner, for three tasks
+return   return of every planner, on true dynamics and on the shipped model without its proposal,
+         drawn against those times
 """
 
 from __future__ import annotations
@@ -56,10 +57,11 @@ SWEPT = {
     "width": (64, 128, 250, 256, 500, 512),
 }
 COMPARED = ("baoding", "cube", "valve")
+TRUE_DYNAMICS = ("baoding",)  # whose twin planners can roll out
 # Samples of the planners that are compared by return; true dynamics take a second for 1,000.
-BUDGETS = {"oracle": (16, 64), "model": (16, 64, 256)}
+BUDGETS = {"model": (16, 64, 256), "oracle": (16, 64)}
 FLAT_MIB = 8.0
-PARTS = ("size", "default", "memory", "cost", "return")
+PARTS = ("size", "default", "memory", "cost", "times", "return")
 
 Figures = dict[str, Any]
 Part = tuple[Figures, list[Target]]
@@ -215,60 +217,74 @@ def cost(rounds: int, folder: Path) -> Part:
     return figures, []
 
 
-def returns(count: int, steps: int, rounds: int, folder: Path) -> Part:
-    """Run every planner at several budgets, and draw return against plan time.
+def plan_times(rounds: int) -> Part:
+    """Time every planner at every budget with an untrained model of each task [ms].
 
-    The time is that of one robot with an untrained model of the task, on the threads of this run,
-    as true dynamics are far slower than any model.
+    True dynamics are far slower than any model; that is no time that a robot would wait.
     """
     figures: Figures = {}
-    names = COMPARED
-    figure, axes = plt.subplots(2, len(names), figsize=(3.6 * len(names), 6.4), squeeze=False)
-    for column, name in enumerate(names):
-        task, model = tasks.make(name), shipped(name)
+    for name in COMPARED:
+        task = tasks.make(name)
         observation = observation_of(task)
-        timed = models.new_model(name, 0)
-        timed.requires_grad_(False)
-        sources: dict[str, Job] = {"oracle": Job(name, "oracle", (0,), steps)}
-        if model is not None:
-            sources["model"] = Job(name, "model", (0,), steps, model=packed(_alone(model)))
-        figures[name] = {}
-        for row, source in enumerate(BUDGETS):
-            axis = axes[row][column]
-            axis.set(title=f"{name}, {source}", xlabel="plan time [ms]", ylabel="return")
-            if source not in sources:
-                figures[name][source] = "not measured: no model ships"
-                continue
-            job = replace(sources[source], seeds=tuple(range(count)), hands=count)
-            result = _try(partial(_choices, job, task, timed, observation, rounds))
-            figures[name][source] = result
-            if isinstance(result, dict):
-                for planner, points in result.items():
-                    mean = [np.mean(point["returns"]) for point in points]
-                    spread = [np.ptp(point["returns"]) / 2 for point in points]
-                    at = [point["plan_ms"] for point in points]
-                    axis.errorbar(at, mean, spread, fmt="o-", capsize=2, label=planner)
-                axis.set_xscale("log")
-                axis.legend()
-    _save(figure, folder / "return.png")
+        model = models.new_model(name, 0)
+        model.requires_grad_(False)
+        calls = {
+            f"{planner}, {samples}": plan_call(
+                planners.make(planner, model, task, 0, **budget(planner, samples)), observation
+            )
+            for planner in planners.samplers()
+            for samples in sorted(set().union(*BUDGETS.values()))
+        }
+        figures[name] = medians(interleaved(calls, rounds))
     return figures, []
 
 
-def _choices(
-    job: Job, task: Task, timed: Ensemble, observation: Tensor, rounds: int
-) -> dict[str, list[Figures]]:
+def returns(count: int, steps: int) -> Part:
+    """Run every planner at several budgets, on true dynamics and on the shipped models alone."""
+    figures: Figures = {}
+    for name in COMPARED:
+        model = shipped(name)
+        assert model is not None
+        sources = {"model": Job(name, "model", (0,), steps, model=packed(_alone(model)))}
+        if name in TRUE_DYNAMICS:
+            sources["oracle"] = Job(name, "oracle", (0,), steps)
+        figures[name] = {
+            source: _choices(replace(job, seeds=tuple(range(count)), hands=count))
+            for source, job in sources.items()
+        }
+    return figures, []
+
+
+def draw_returns(times: Figures, found: Figures, path: Path) -> None:
+    """Draw return against plan time: mean and range over seeds."""
+    figure, axes = plt.subplots(
+        len(BUDGETS), len(found), figsize=(3.6 * len(found), 6.4), squeeze=False
+    )
+    for column, (name, sources) in enumerate(found.items()):
+        for axis, source in zip(axes[:, column], BUDGETS, strict=True):
+            if source not in sources:
+                axis.axis("off")
+                continue
+            axis.set(title=f"{name}, {source}", xlabel="plan time [ms]", ylabel="return")
+            for planner, points in sources[source].items():
+                at = [times[name][f"{planner}, {point['budget']}"] for point in points]
+                values = [point["returns"] for point in points]
+                mean = np.mean(values, axis=1)
+                apart = mean - np.min(values, axis=1), np.max(values, axis=1) - mean
+                axis.errorbar(at, mean, apart, fmt="o-", capsize=2, label=planner)
+            axis.set_xscale("log")
+            axis.legend()
+    _save(figure, path)
+
+
+def _choices(job: Job) -> dict[str, list[Figures]]:
     result: dict[str, list[Figures]] = {}
     for planner in planners.samplers():
         for samples in BUDGETS[job.source]:
-            changes = budget(planner, samples)
-            made = planners.make(planner, timed, task, 0, **changes)
-            times = interleaved({"plan": plan_call(made, observation)}, rounds)
-            target = task.targets(observation, made.horizon)
-            records = episodes(replace(job, planner_name=planner, planner=changes))
+            records = episodes(replace(job, planner_name=planner, planner=budget(planner, samples)))
             result.setdefault(planner, []).append(
                 {
-                    "samples": made.plan(observation, target)[1].samples,
-                    "plan_ms": float(np.median(times["plan"])),
+                    "budget": samples,
                     "returns": [record.total_return for record in records],
                     "scores": [record.score for record in records],
                 }
@@ -290,14 +306,6 @@ def _alone(model: Ensemble) -> Ensemble:
     config = model.config.model_copy(update={"proposal": None})
     tensors = {k: v for k, v in model.state_tensors().items() if not k.startswith("proposal.")}
     return type(model).from_tensors(config.model_dump(mode="json"), tensors)
-
-
-def _try(measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | str:
-    """Return what is measured, or why it could not be: the other tasks go on."""
-    try:
-        return measure()
-    except (ValueError, AttributeError, NotImplementedError) as error:
-        return f"not measured: {error}"
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -323,7 +331,8 @@ def main() -> None:
         "default": partial(default, rounds, 6 if full else 2, 100 if full else 10),
         "memory": partial(memory, 10_000 if full else 100),
         "cost": partial(cost, rounds, folder),
-        "return": partial(returns, 3, 50 if full else 3, rounds, folder),
+        "times": partial(plan_times, rounds),
+        "return": partial(returns, 3, 50 if full else 3),
     }
     found = {name: _once(folder / f"{name}.json", measures[name]) for name in wanted}
     # What an earlier call of the same run has measured counts, too.
@@ -335,6 +344,8 @@ def main() -> None:
         figures["cut"] = f"only {', '.join(found)}"
     figures |= {name: part[0] for name, part in found.items()}
     targets = [target for part in found.values() for target in part[1]]
+    if {"times", "return"} <= set(found):
+        draw_returns(found["times"][0], found["return"][0], folder / "return.png")
     plots = [folder / f"{name}.png" for name in found if (folder / f"{name}.png").exists()]
     harness.finish("planning", folder, figures, targets, full, plots)
 
