@@ -265,15 +265,16 @@ def draw_returns(times: Figures, found: Figures, path: Path) -> None:
             if source not in sources:
                 axis.axis("off")
                 continue
-            axis.set(title=f"{name}, {source}", xlabel="plan time [ms]", ylabel="return")
+            title = f"{name}, true dynamics" if source == "oracle" else f"{name}, model alone"
+            axis.set(title=title, xlabel="plan time [ms]", ylabel="return")
             for planner, points in sources[source].items():
                 at = [times[name][f"{planner}, {point['budget']}"] for point in points]
                 values = [point["returns"] for point in points]
                 mean = np.mean(values, axis=1)
                 apart = mean - np.min(values, axis=1), np.max(values, axis=1) - mean
                 axis.errorbar(at, mean, apart, fmt="o-", capsize=2, label=planner)
-            axis.set_xscale("log")
-            axis.legend()
+            axis.set_xlim(left=0)
+            axis.legend(fontsize=8)
     _save(figure, path)
 
 
