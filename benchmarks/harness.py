@@ -88,12 +88,12 @@ def start(name: str, full: bool, resume: Path | None = None) -> Path:
     about = {"name": name, "full": full}
     if resume is not None:
         found = json.loads((resume / "bench.json").read_text())
-        if found != about:
+        if {key: found.get(key) for key in about} != about:
             raise ValueError(f"{resume} is of {found}, and cannot be carried on with as {about}")
         return resume.resolve()
     folder = RUNS / f"bench-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder.mkdir(parents=True)
-    (folder / "bench.json").write_text(json.dumps(about))
+    (folder / "bench.json").write_text(json.dumps(about | {"commit": commit()}))
     return folder
 
 
@@ -119,11 +119,14 @@ def finish(
     names = [target.name for target in targets]
     if len(set(names)) != len(names):
         raise ValueError(f"targets of {name} stand twice: {sorted(names)}")
+    begun = json.loads((folder / "bench.json").read_text())["commit"]
     report = {
         "name": name,
         "full": full,
         "command": _command(),
-        "commit": commit(),
+        # Of the beginning: what is measured over hours is of the code of that time.
+        "commit": begun,
+        "commit_at_end": commit(),
         "machine": machine(),
         "versions": versions(),
         "figures": plain(figures),

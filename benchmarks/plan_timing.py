@@ -56,8 +56,8 @@ def plan_call(planner: Planner, observation: Tensor) -> Call:
 
 def products_calls(model: Ensemble, samples: int, horizon: int) -> dict[str, Call]:
     """Return calls that do the matrix products of a plan and nothing else, in two ways: all members
-    at once, and one after the other with the products that plans use. Which is the quicker one
-    depends on the processor."""
+    at once, and one after the other with the products that plans use, which add bias and ReLU as
+    they go. Which is the quicker one depends on the processor."""
     maps = [(layer.weight, layer.bias) for layer in model.network.layers]
     inputs = [torch.randn(model.members, samples, weight.shape[1]) for weight, _ in maps]
 

@@ -5,7 +5,9 @@
 
 Both sides train the same networks on the same data with PDDM's one-step loss and the batch of our
 settings. The loop has a `Sequential`, an Adam, and a shuffling `DataLoader` for each member; a
-second one takes its minibatches by index instead, which is quicker. Rounds of all sides alternate.
+second one takes its minibatches by index instead, which is quicker. They multiply in single
+precision, as PyTorch does unless told; `fit` in bfloat16 where the processor can. Rounds of all
+sides alternate.
 """
 
 from __future__ import annotations

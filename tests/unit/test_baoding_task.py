@@ -67,6 +67,18 @@ def test_being_nearer_to_the_targets_costs_less_and_a_batch_costs_what_its_rows_
     assert nested.shape == (2, 4, 3)
 
 
+def test_the_cost_has_derivatives_where_the_balls_are_in_their_places() -> None:
+    task, row = Baoding(), observation(30.0)
+    target = row[list(task.target_of)]
+    action = torch.zeros(task.action_size)
+
+    def cost(seen: Tensor) -> Tensor:
+        return task.cost(seen, action, target)
+
+    assert bool(torch.func.grad(cost)(row).isfinite().all())
+    assert bool(torch.func.hessian(cost)(row).isfinite().all())
+
+
 def test_a_dropped_ball_and_a_lifted_wrist_are_charged() -> None:
     task, row = Baoding(), observation(0.0)
     action, target = torch.zeros(task.action_size), task.targets(row, 1)[0]

@@ -61,6 +61,7 @@ def test_a_full_run_replaces_the_result_its_plots_and_the_page(elsewhere) -> Non
     for name in ("old", "new"):
         folder = elsewhere / name
         folder.mkdir()
+        (folder / "bench.json").write_text(json.dumps({"commit": f"{name} code"}))
         plot = folder / f"{name}.png"
         plot.write_bytes(name.encode())
         rows = [{"seed": 0, "success": 0.25}, {"seed": 1, "success": float("nan")}]
@@ -68,6 +69,7 @@ def test_a_full_run_replaces_the_result_its_plots_and_the_page(elsewhere) -> Non
         harness.finish("gap", folder, figures, [Target("share", 0.25, 0.5, ">=")], True, [plot])
     kept = elsewhere / "benchmarks" / "results"
     assert sorted(path.name for path in kept.iterdir()) == ["gap-new.png", "gap.json"]
+    assert json.loads((kept / "gap.json").read_text())["commit"] == "new code"
     page = (elsewhere / "docs" / "results.md").read_text()
     assert "| share | 0.25 | >= 0.5 | missed |" in page
     assert "| 1 | not measured |" in page

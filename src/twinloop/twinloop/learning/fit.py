@@ -117,6 +117,8 @@ def _descend(
     )
     assert vector.grad is not None
     per_scale = _per_scale(model)
+    # Elements that are given count among those that the mean is over.
+    share = len(per_scale) / int(model.predicted.sum())
     losses: list[float] = []
     updates = skipped = 0
     per_epoch = math.ceil(len(data) / config.batch)
@@ -132,7 +134,7 @@ def _descend(
                 break
             optimizer.param_groups[0]["lr"] = config.learning_rate * _decay(done)
             index = order[:, k * config.batch : (k + 1) * config.batch]
-            loss = _loss(model, data, index, per_scale, config, generator)
+            loss = share * _loss(model, data, index, per_scale, config, generator)
             if not torch.isfinite(loss):
                 skipped += 1
                 continue
@@ -181,7 +183,8 @@ def _loss(
     config: FitConfig,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the smooth-L1 loss of open-loop rollouts on normalised differences; index [E, b]."""
+    """Return the smooth-L1 loss of open-loop rollouts on normalised differences, the mean over all
+    elements; index [E, b]."""
     observations, actions = data.batch(index)
     if config.symmetries:
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
@@ -200,9 +203,7 @@ def _loss(
         else:
             each = nn.functional.smooth_l1_loss(state * per_scale, truth[:, :, k], reduction="none")
             loss = loss + (data.weights[index] * each.mean(-1)).mean()
-    # Elements that are given count among those that the mean is over.
-    share = len(per_scale) / int((per_scale > 0).sum())
-    return share * loss / config.steps
+    return loss / config.steps
 
 
 @torch.no_grad()

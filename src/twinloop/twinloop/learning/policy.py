@@ -34,6 +34,7 @@ from twinloop.models.proposal import Proposal, ProposalConfig
 from twinloop.planners.base import PlanStats
 from twinloop.tasks.base import Task
 
+_FORM = 2  # of the files that `save` writes
 Weights = dict[str, Tensor]
 Packed = tuple[dict[str, Any], Weights]  # config and tensors of a network
 
@@ -203,6 +204,7 @@ class PolicyLearner:
         fresh = path.with_suffix(".part")
         with fresh.open("wb") as file:
             state = {
+                "form": _FORM,
                 "sac": self.sac.state(),
                 "owed": self._owed,
                 "mark": mark,
@@ -220,8 +222,17 @@ class PolicyLearner:
         return int(torch.load(path, weights_only=True)["mark"]) if path.exists() else None
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote; the episodes up to then have been added already."""
+        """Go on from what `save` wrote; the episodes up to then have been added already.
+
+        Raises:
+            ValueError: the file was written in another form.
+        """
         state = torch.load(path, weights_only=True)
+        if state.get("form") != _FORM:
+            raise ValueError(
+                f"{path}: form is {state.get('form')!r}, expected {_FORM}; learn from the bags of "
+                "its run instead (--from-bags)"
+            )
         self.sac.load(state["sac"])
         self._owed = float(state["owed"])
         self._is_scaled = True

@@ -46,7 +46,7 @@ class Windows:
 
 def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
     """Return rows of a table, quicker than by indexing it: [R, O], [...] -> [..., O]."""
-    return table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return table.index_select(0, rows.flatten()).view(*rows.shape, table.shape[1])
 
 
 def windows(episodes: Sequence[Episode], steps: int, pilot_weight: float = 1.0) -> Windows:

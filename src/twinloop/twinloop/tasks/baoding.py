@@ -271,8 +271,12 @@ class Baoding:
         c = self.config
         # Coordinates first, so that what follows runs along memory: rollouts are long rows.
         balls = observation[..., self._balls].movedim(-1, 0).contiguous()  # x, y, z of each ball
-        away = [(balls[i] - target[..., j]).square() for j, i in enumerate((0, 2, 3, 5))]
-        distance = (away[0] + away[1]).sqrt() + (away[2] + away[3]).sqrt()
+        away = [balls[i] - target[..., j] for j, i in enumerate((0, 2, 3, 5))]
+        distance = sum(
+            # Unlike the root of a sum it has a derivative where a ball is in its place.
+            torch.linalg.vector_norm(torch.stack(pair, dim=-1), dim=-1)
+            for pair in (away[:2], away[2:])
+        )
         inside = self._inside(balls.unflatten(0, (2, 3)).transpose(0, 1))
         spill = (c.spill_margin_m - inside).clamp(min=0.0).sum(0)
         lifted = observation[..., self._wrj1] > c.wrist_limit
