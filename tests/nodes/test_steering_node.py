@@ -21,7 +21,7 @@ AWAY = CUP + np.where(np.isin(NAMES, ["rh_FFJ2", "rh_MFJ2"]), -0.4, 0.0)
 CLOSES = {"a1": -1.0}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def station() -> Iterator[PilotedStation]:
     with PilotedStation(tracker=False, emergency_stop_timeout_s=10.0) as running:
         yield running

@@ -88,6 +88,8 @@ def start_node(
             "ROS_DOMAIN_ID": str(domain),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.fspath(Path(__file__).parent),
+            # A node that dies of a signal says where it was.
+            "PYTHONFAULTHANDLER": "1",
         },
         preexec_fn=before,
         stderr=stderr,
@@ -182,13 +184,19 @@ class Station:
     def state(self) -> int:
         return self.record.statuses[-1].state
 
+    def _life(self) -> str:
+        """Return whether the twin still runs, and of what time its last joint states are."""
+        ended = None if self.twin is None else self.twin.poll()
+        last = self.record.joints[-1][0] if self.record.joints else None
+        return f"{'runs' if ended is None else f'ended with {ended}'}, joints last of {last} ns"
+
     def spin_until(self, is_true: Callable[[], Any], timeout_s: float = ANSWER_S) -> None:
         """Work until something is true; fails after `timeout_s` of steady time."""
         end_s = time.monotonic() + timeout_s
         while not is_true():
             assert time.monotonic() < end_s, (
-                f"nothing came of it within {timeout_s} s; the guard's last word: "
-                f"{self.record.statuses[-1:]}"
+                f"nothing came of it within {timeout_s} s; the twin {self._life()}, the guard's "
+                f"last word: {self.record.statuses[-1:]}"
             )
             self._executor.spin_once(timeout_sec=0.05)
 
