@@ -337,11 +337,12 @@ def main() -> None:
         "times": partial(plan_times, rounds),
         "return": partial(returns, 3, 50 if full else 3),
     }
-    found = {name: _once(folder / f"{name}.json", measures[name]) for name in wanted}
     # What an earlier call of the same run has measured counts, too.
-    for name in PARTS:
-        if name not in found and (folder / f"{name}.json").exists():
-            found[name] = _once(folder / f"{name}.json", measures[name])
+    found = {
+        name: _once(folder / f"{name}.json", measures[name])
+        for name in PARTS
+        if name in wanted or (folder / f"{name}.json").exists()
+    }
     figures: Figures = {"rounds": rounds}
     if full and len(found) < len(PARTS):
         figures["cut"] = f"only {', '.join(found)}"

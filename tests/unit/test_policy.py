@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from twinloop.learning.action_units import change_units
+from twinloop.learning.checkpoint import CheckpointInvalid
 from twinloop.learning.episode import Episode
 from twinloop.learning.goals import OneGoal
 from twinloop.learning.policy import ExploringActor, PolicyConfig, PolicyLearner, new_proposal
@@ -245,6 +246,16 @@ def test_a_policy_that_succeeds_is_kept_though_another_earns_more() -> None:
         learner.add(episodes)
         learner.improve()
     assert torch.equal(weights(learner.policy()), kept)
+
+
+def test_a_state_of_training_in_another_form_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "policy.pt"
+    new_learner().save(path)
+    state = torch.load(path, weights_only=True)
+    del state["form"]
+    torch.save(state, path)
+    with pytest.raises(CheckpointInvalid, match=r"policy.pt: form is None, expected 2"):
+        new_learner().load(path)
 
 
 def turning(seed: int, speed: float, steps: int = 40) -> Episode:

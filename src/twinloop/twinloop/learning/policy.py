@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinloop.learning.action_units import change_units
+from twinloop.learning.checkpoint import CheckpointInvalid
 from twinloop.learning.episode import Episode
 from twinloop.learning.goals import Goals
 from twinloop.learning.soft_actor_critic import Actor, Batch, SACConfig, SoftActorCritic
@@ -225,11 +226,11 @@ class PolicyLearner:
         """Go on from what `save` wrote; the episodes up to then have been added already.
 
         Raises:
-            ValueError: the file was written in another form.
+            CheckpointInvalid: the file was written in another form.
         """
         state = torch.load(path, weights_only=True)
         if state.get("form") != _FORM:
-            raise ValueError(
+            raise CheckpointInvalid(
                 f"{path}: form is {state.get('form')!r}, expected {_FORM}; learn from the bags of "
                 "its run instead (--from-bags)"
             )
