@@ -159,3 +159,20 @@ def test_a_frame_is_stamped_when_it_was_exposed() -> None:
     hardware = Frame(rs.timestamp_domain.hardware_clock, host_ms - 20.0)
     recorded = Frame(rs.timestamp_domain.system_time, host_ms - 1e9)
     assert camera._stamp_ns(hardware) == camera._stamp_ns(recorded) == 10**12
+
+
+def test_a_recording_rests_before_it_is_stopped_and_before_it_is_freed() -> None:
+    calls: list[str] = []
+
+    class Playback:
+        def pause(self) -> None:
+            calls.append("pause")
+
+    class Pipeline:
+        def stop(self) -> None:
+            calls.append("stop")
+
+    camera = RealSenseCamera.__new__(RealSenseCamera)
+    camera._pipeline, camera._playback = Pipeline(), Playback()
+    camera.close()
+    assert calls == ["pause", "stop", "pause"]

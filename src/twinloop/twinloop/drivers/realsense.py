@@ -200,7 +200,16 @@ class RealSenseCamera:
         )
 
     def close(self) -> None:
+        # A recording is read by a thread of its own, and what that thread holds must be neither
+        # stopped nor freed while it does: the library frees it twice. To pause waits until the
+        # thread has done what it was told: before the stop, and what the stop itself told it.
+        self._pause()
         self._pipeline.stop()
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._playback is not None:
+            self._playback.pause()
 
     def _look_at_temperature(self) -> float:
         """Ask for it now and then; recordings and some cameras do not tell."""
