@@ -228,6 +228,19 @@ def test_the_policy_of_the_best_calm_episodes_is_kept() -> None:
     assert not torch.equal(weights(learner.sac.policy()), kept[1])
 
 
+def test_what_is_kept_is_the_mean_of_the_rounds_that_went_best() -> None:
+    config = PolicyConfig(hidden=(8,), trial=4, sac=SACConfig(batch=8, critic_hidden=(8,)))
+    learner = PolicyLearner(OneGoal(tasks.make("baoding")), 0.15, 3, config)
+    learner.add([orbiting_episode(seed) for seed in (0, 2)])
+    rounds = []
+    for first, speed in ((100, 0.2), (110, 1.0), (120, 1.0), (130, 0.2)):
+        learner.improve()
+        rounds.append(weights(learner.sac.policy()))
+        learner.add([turning(first + 2 * k, speed) for k in range(2)])
+    assert not torch.allclose(rounds[1], rounds[2], atol=1e-5)
+    assert torch.allclose(weights(learner.policy()), (rounds[1] + rounds[2]) / 2)
+
+
 def test_a_policy_that_succeeds_is_kept_though_another_earns_more() -> None:
     config = PolicyConfig(hidden=(8,), trial=2, sac=SACConfig(batch=8, critic_hidden=(8,)))
     learner = PolicyLearner(OneGoal(tasks.make("baoding")), 0.15, 3, config)

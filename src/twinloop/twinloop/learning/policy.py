@@ -8,7 +8,8 @@ A policy in training is not steady: now it keeps all balls, some rounds later it
 So every other episode is played without noise, and the policy to use is that of the time in which
 such episodes went best: in which most of them succeeded, or where as many did, earned most. Rewards
 alone mislead: a policy that turns quickly and then drops a ball earns more than one that takes its
-time and keeps it.
+time and keeps it. A single round of that time would mislead, too, as few episodes speak for it: what
+is used are the mean weights of all of its rounds.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class PolicyConfig:
     hidden: tuple[int, ...] = (256, 256)
     updates: float = 1.0
     augment: bool = True
-    trial: int = 24
+    trial: int = 32
     sac: SACConfig = field(default_factory=SACConfig)
 
 
@@ -171,7 +172,7 @@ class PolicyLearner:
         return policy
 
     def _judge(self, episodes: Sequence[Episode]) -> None:
-        """Keep the policy of the middle of the latest rounds, if these went best of all."""
+        """Keep the mean policy of the latest rounds, if these went best of all."""
         results = [
             (float(self.goals.succeeded(e)), self._total(e))
             for e in episodes
@@ -187,7 +188,7 @@ class PolicyLearner:
         success, earned = np.mean([row for tried in self._tried for row in tried.results], axis=0)
         mean = float(success), float(earned)
         if self._best is None or mean > self._best[0]:
-            self._best = mean, self._tried[rounds // 2].weights
+            self._best = mean, _mean([tried.weights for tried in self._tried])
 
     def _total(self, episode: Episode) -> float:
         """Return the sum of an episode's rewards."""
@@ -279,6 +280,10 @@ class PolicyLearner:
         earned = self.goals.reward(before, runs.actions, after, goals)
         counts = (steps < runs.steps[:, None]) * self.config.sac.discount**steps
         return (earned * counts).sum(1)
+
+
+def _mean(several: Sequence[Weights]) -> Weights:
+    return {name: torch.stack([w[name] for w in several]).mean(0) for name in several[0]}
 
 
 def is_calm(seed: int) -> bool:
