@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from twinloop.contract import load as load_contract
 from twinloop.learning.episode import Episode
-from twinloop.learning.joined_weights import joined
+from twinloop.learning.joined_weights import JoinedWeights, joined
 from twinloop.learning.replay import Windows, windows
 from twinloop.models.ensemble import Ensemble
-from twinloop.models.layers import bfloat16_products
+from twinloop.models.layers import bfloat16_products, weights_of_products
 
 
 class FitDiverged(RuntimeError):
@@ -90,9 +90,9 @@ def fit(
     weights = [p for p in model.parameters() if p.requires_grad]
     started = time.monotonic()
     try:
-        with joined(weights) as vector:
-            report = _descend(model, vector, data, config, generator, progress, started)
-            if not bool(torch.isfinite(vector).all()):
+        with joined(weights, weights_of_products(model)) as together:
+            report = _descend(model, together, data, config, generator, progress, started)
+            if not bool(torch.isfinite(together.vector).all()):
                 raise FitDiverged("weights are not finite after training")
     except FitDiverged:
         model.load_state_dict(former)
@@ -104,18 +104,18 @@ def fit(
 
 def _descend(
     model: Ensemble,
-    vector: nn.Parameter,
+    together: JoinedWeights,
     data: Windows,
     config: FitConfig,
     generator: torch.Generator,
     progress: Callable[[int, float], None] | None,
     started: float,
 ) -> FitReport:
-    """Take the gradient steps of all epochs; the vector holds the model's weights."""
+    """Take the gradient steps of all epochs."""
+    vector = together.vector
     optimizer = torch.optim.AdamW(
         [vector], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    assert vector.grad is not None
     per_scale = _per_scale(model)
     # Elements that are given count among those that the mean is over.
     share = len(per_scale) / int(model.predicted.sum())
@@ -138,10 +138,11 @@ def _descend(
             if not torch.isfinite(loss):
                 skipped += 1
                 continue
-            vector.grad.zero_()
             loss.backward()
+            together.take_gradients()
             nn.utils.clip_grad_norm_(vector, 10.0)
             optimizer.step()
+            together.refresh()
             total += loss.detach()
             finite += 1
             updates += 1
@@ -190,7 +191,8 @@ def _loss(
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
         if choice:
             observations = observations[..., list(config.symmetries[choice - 1])]
-    noise = torch.randn(observations[:, :, 0].shape, generator=generator)
+    # The same for all members: their windows are different ones.
+    noise = torch.randn(observations[0, :, 0].shape, generator=generator)
     spread = config.input_noise * model.observation_scale
     state = torch.addcmul(observations[:, :, 0], noise, spread)
     truth = observations[:, :, 1:] * per_scale

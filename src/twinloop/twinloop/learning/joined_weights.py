@@ -4,32 +4,68 @@ large one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 
-@contextmanager
-def joined(weights: Sequence[nn.Parameter]) -> Iterator[nn.Parameter]:
-    """Give one parameter [P] whose elements are those of all weights, in their order.
+class JoinedWeights:
+    """The weights of a network while they are joined.
 
-    Its gradient is there from the beginning and is added to by each backward pass: set it to zero
-    with `grad.zero_()`, never to None. Afterwards weights have memory of their own again, and no
-    gradient.
+    Attributes:
+        vector: all of them [P], in their order, with a gradient; what an optimizer is given.
     """
-    vector = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
-    vector.grad = torch.zeros_like(vector)
-    for weight, part, slope in zip(
-        weights, _parts(vector.detach(), weights), _parts(vector.grad, weights), strict=True
-    ):
-        weight.data, weight.grad = part, slope
+
+    def __init__(self, weights: Sequence[nn.Parameter], halved: Collection[nn.Parameter]) -> None:
+        self._weights = list(weights)
+        self.vector = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
+        slope = self.vector.grad = torch.zeros_like(self.vector)
+        self._slopes = _parts(slope, weights)
+        self._half = self.vector.detach().bfloat16() if halved else None
+        self._own = _parts(self.vector.detach(), weights)
+        ids = set(map(id, halved))
+        used = self._own if self._half is None else _parts(self._half, weights)
+        for weight, own, half in zip(weights, self._own, used, strict=True):
+            weight.data, weight.grad = half if id(weight) in ids else own, None
+
+    def take_gradients(self) -> None:
+        """Move what a backward pass has left in the weights into the vector's gradient; weights
+        that it did not reach have none."""
+        for weight, slope in zip(self._weights, self._slopes, strict=True):
+            if weight.grad is None:
+                slope.zero_()
+            else:
+                slope.copy_(weight.grad)
+                weight.grad = None
+
+    def refresh(self) -> None:
+        """Let the network see what an optimizer has made of the vector."""
+        if self._half is not None:
+            self._half.copy_(self.vector.detach())
+
+    def part(self) -> None:
+        """Give the weights memory of their own again, and no gradient."""
+        for weight, own in zip(self._weights, self._own, strict=True):
+            weight.data, weight.grad = own.clone(), None
+
+
+@contextmanager
+def joined(
+    weights: Sequence[nn.Parameter], halved: Collection[nn.Parameter] = ()
+) -> Iterator[JoinedWeights]:
+    """Join weights for a while.
+
+    Args:
+        halved: those that the network meanwhile sees in bfloat16, converted once an update; the
+            vector, and what it leaves, keep single precision.
+    """
+    together = JoinedWeights(weights, halved)
     try:
-        yield vector
+        yield together
     finally:
-        for weight in weights:
-            weight.data, weight.grad = weight.detach().clone(), None
+        together.part()
 
 
 def _parts(vector: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:

@@ -8,8 +8,8 @@ A policy in training is not steady: now it keeps all balls, some rounds later it
 So every other episode is played without noise, and the policy to use is that of the time in which
 such episodes went best: in which most of them succeeded, or where as many did, earned most. Rewards
 alone mislead: a policy that turns quickly and then drops a ball earns more than one that takes its
-time and keeps it. A single round of that time would mislead, too, as few episodes speak for it: what
-is used are the mean weights of all of its rounds.
+time and keeps it. A single round of that time would mislead, too, as few episodes speak for it:
+what is used are the mean weights of all of its rounds.
 """
 
 from __future__ import annotations

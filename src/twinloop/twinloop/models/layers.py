@@ -115,6 +115,14 @@ class BatchedMLP(nn.Module):
         return maps
 
 
+def weights_of_products(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that `bfloat16_products` multiplies in bfloat16: none where the processor
+    has no instructions for it."""
+    if not _HAS_BFLOAT16:
+        return []
+    return [p for m in model.modules() if isinstance(m, BatchedMLP) for p in m.parameters()]
+
+
 def add_applied(maps: list[AffineMap], x: Tensor, start: Tensor, out: Tensor) -> None:
     """Set `out` to the sum of `start` and what folded layers make of their input, without
     gradients: [E, N, in], [E, N, out], [E, N, out].
