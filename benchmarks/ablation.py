@@ -2,8 +2,9 @@
 """What the ingredients of Baoding learning are worth: with and without each.
 
 Of the policy: training from nothing on few transitions, then fresh episodes with the policy alone.
-Of the dynamics model: fits to the same random and exploring episodes, then the open-loop error of
-the balls on episodes held out.
+Of the policies of one run there are three: the mean of its best rounds, which is what ships, the
+average of its last updates, and the last update alone. Of the dynamics model: fits to the same
+random and exploring episodes, then the open-loop error of the balls on episodes held out.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from twinloop.fleet import Job, deal, open_fleet, packed
 from twinloop.learning.episode import Episode
 from twinloop.learning.episode_bags import read_bags
 from twinloop.learning.fit import FitConfig, fit, prediction_error
-from twinloop.learning.policy import PolicyConfig
+from twinloop.learning.policy import PolicyConfig, new_proposal
 from twinloop.learning.protocol import Protocol, protocol
 from twinloop.learning.replay import split
 from twinloop.learning.train import bag_folders, train
 from twinloop.learning.training_run import Listener, summary
 from twinloop.models import Ensemble, new_model
 from twinloop.models.ensemble import EnsembleConfig
+from twinloop.models.proposal import Proposal
 
-from twinloop import tasks
+from twinloop import planners, tasks
 
 TASK = "baoding"
 EVALUATION_SEED = 700_000_000
@@ -47,9 +49,10 @@ POLICY: dict[str, Callable[[PolicyConfig], PolicyConfig]] = {
     "as shipped": lambda policy: policy,
     "returns of one step": _with_sac(steps=1),
     "no swapped views": lambda policy: replace(policy, augment=False),
-    "last policy, not averaged": _with_sac(average_rate=1.0),
-    "three times the updates": lambda policy: replace(policy, updates=3.0 * policy.updates),
+    "a third of the updates": lambda policy: replace(policy, updates=policy.updates / 3),
 }
+# Other policies of the runs "as shipped", by the networks of their state of training.
+OF_SHIPPED = {"average of the last updates": "average", "last update alone": "actor"}
 
 
 def main() -> None:
@@ -76,6 +79,8 @@ def main() -> None:
         for end in ends:
             end.result()
     policy = {name: [_row(out) for out in outs] for name, outs in runs.items()}
+    for name, network in OF_SHIPPED.items():
+        policy[name] = [_of_shipped(out, network, base, episodes) for out in runs["as shipped"]]
     data = folder / "as-shipped" / "0"
     model = _models(data, seeds, updates=800 if full else 5)
     figures: dict[str, Any] = {"seeds": list(seeds), "transitions": transitions}
@@ -93,13 +98,32 @@ def _train(out: Path, seed: int, config: Protocol, episodes: int) -> None:
     silent = Listener(lambda _: None)
     result = train(out, TASK, seed, workers=1, evaluate=0, config=config, listener=silent)
     assert result.model.proposal is not None
+    row = _tried(result.model.proposal, config, episodes)
+    kept.write_text(json.dumps(row))
+    print(out.parent.name, seed, row, flush=True)
+
+
+def _of_shipped(out: Path, network: str, config: Protocol, episodes: int) -> dict[str, float]:
+    """Return how episodes go with another policy of a run."""
+    state = torch.load(out / "training" / "policy.pt", weights_only=True)["sac"]
+    prefix = "proposal."
+    actor = {k.removeprefix(prefix): v for k, v in state["actor"].items() if k.startswith(prefix)}
+    weights = actor if network == "actor" else state[network]
+    assert config.policy is not None
+    change = planners.action_space(tasks.make(TASK)).largest_change
+    proposal = new_proposal(tasks.make(TASK), change, config.policy.hidden)
+    scales = {name: actor[name] for name in ("mean", "scale")}
+    proposal.load_state_dict(weights | scales)
+    return _tried(proposal, config, episodes)
+
+
+def _tried(proposal: Proposal, config: Protocol, episodes: int) -> dict[str, float]:
+    """Return how fresh episodes go with a policy alone."""
     seeds = tuple(range(EVALUATION_SEED, EVALUATION_SEED + episodes))
-    proposal = packed(result.model.proposal)
-    job = Job(TASK, "proposal", seeds, config.steps, hands=25, proposal=proposal)
+    job = Job(TASK, "proposal", seeds, config.steps, hands=25, proposal=packed(proposal))
     with open_fleet(1) as fleet:
         found = [record.episode for record in fleet.run(deal(job))]
-    kept.write_text(json.dumps(summary(tasks.make(TASK), found)))
-    print(out.parent.name, seed, kept.read_text(), flush=True)
+    return summary(tasks.make(TASK), found)
 
 
 def _row(out: Path) -> dict[str, float]:
