@@ -41,13 +41,8 @@ TASK = "baoding"
 EVALUATION_SEED = 700_000_000
 
 
-def _with_sac(**changes: Any) -> Callable[[PolicyConfig], PolicyConfig]:
-    return lambda policy: replace(policy, sac=replace(policy.sac, **changes))
-
-
 POLICY: dict[str, Callable[[PolicyConfig], PolicyConfig]] = {
     "as shipped": lambda policy: policy,
-    "returns of one step": _with_sac(steps=1),
     "no swapped views": lambda policy: replace(policy, augment=False),
     "a third of the updates": lambda policy: replace(policy, updates=policy.updates / 3),
 }
