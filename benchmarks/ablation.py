@@ -43,7 +43,6 @@ EVALUATION_SEED = 700_000_000
 
 POLICY: dict[str, Callable[[PolicyConfig], PolicyConfig]] = {
     "as shipped": lambda policy: policy,
-    "no swapped views": lambda policy: replace(policy, augment=False),
     "a third of the updates": lambda policy: replace(policy, updates=policy.updates / 3),
 }
 # Other policies of the runs "as shipped", by the networks of their state of training.
