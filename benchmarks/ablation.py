@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ingredients of Baoding learning are worth: with and without each.
+"""What ingredients of Baoding learning are worth: with and without them.
 
 Of the policy: training from nothing on few transitions, then fresh episodes with the policy alone.
 Of the policies of one run there are three: the mean of its best rounds, which is what ships, the
@@ -26,7 +26,8 @@ from twinloop.fleet import Job, deal, open_fleet, packed
 from twinloop.learning.episode import Episode
 from twinloop.learning.episode_bags import read_bags
 from twinloop.learning.fit import FitConfig, fit, prediction_error
-from twinloop.learning.policy import PolicyConfig, new_proposal
+from twinloop.learning.goals import goals_of
+from twinloop.learning.policy import PolicyConfig, PolicyLearner
 from twinloop.learning.protocol import Protocol, protocol
 from twinloop.learning.replay import split
 from twinloop.learning.train import bag_folders, train
@@ -98,17 +99,18 @@ def _train(out: Path, seed: int, config: Protocol, episodes: int) -> None:
 
 
 def _of_shipped(out: Path, network: str, config: Protocol, episodes: int) -> dict[str, float]:
-    """Return how episodes go with another policy of a run."""
-    state = torch.load(out / "training" / "policy.pt", weights_only=True)["sac"]
-    prefix = "proposal."
-    actor = {k.removeprefix(prefix): v for k, v in state["actor"].items() if k.startswith(prefix)}
-    weights = actor if network == "actor" else state[network]
-    assert config.policy is not None
-    change = planners.action_space(tasks.make(TASK)).largest_change
-    proposal = new_proposal(tasks.make(TASK), change, config.policy.hidden)
-    scales = {name: actor[name] for name in ("mean", "scale")}
-    proposal.load_state_dict(weights | scales)
-    return _tried(proposal, config, episodes)
+    """Return how episodes go with another policy of a run, once."""
+    kept = out.with_name(f"{out.name}-{network}.json")
+    if not kept.exists():
+        task = tasks.make(TASK)
+        assert config.policy is not None
+        change = planners.action_space(task).largest_change
+        learner = PolicyLearner(goals_of(task), change, 0, config.policy)
+        learner.load(out / "training" / "policy.pt")
+        policies = {"average": learner.sac.policy(), "actor": learner.sac.actor.proposal}
+        kept.write_text(json.dumps(_tried(policies[network], config, episodes)))
+    row: dict[str, float] = json.loads(kept.read_text())
+    return row
 
 
 def _tried(proposal: Proposal, config: Protocol, episodes: int) -> dict[str, float]:

@@ -39,7 +39,7 @@ class Hand:
     """What is asked of one task.
 
     Attributes:
-        transitions: of PDDM's protocol for the task.
+        transitions: that a training run collects, as PDDM did in 20 minutes or an hour.
         success: share of fresh episodes that should succeed; None where nothing was promised.
     """
 

@@ -38,13 +38,24 @@ def test_what_is_halved_is_seen_so_and_kept_whole() -> None:
         assert layer.weight.dtype == torch.bfloat16
         assert layer.bias.dtype == torch.float32
         with torch.no_grad():
-            together.vector.add_(1e-4)  # too little to be seen in bfloat16 at once
+            together.vector.add_(0.1)
         together.refresh()
+        assert torch.equal(layer.weight, (before + 0.1).bfloat16())
     assert layer.weight.dtype == torch.float32
-    assert torch.allclose(layer.weight, before + 1e-4, atol=1e-7)
+    assert torch.equal(layer.weight, before + 0.1)
 
 
-def test_weights_that_a_loss_does_not_reach_stay_as_they_are() -> None:
+def test_a_gradient_comes_through_what_is_halved() -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    with joined(list(layer.parameters()), [layer.weight]) as together:
+        layer(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.bfloat16)).sum().backward()
+        together.take_gradients()
+        assert together.vector.grad is not None
+        assert together.vector.grad.tolist() == [1.0, 2.0, 3.0]
+        assert together.vector.grad.dtype == torch.float32
+
+
+def test_weights_that_a_loss_does_not_reach_have_no_gradient() -> None:
     layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
     with joined(list(layers.parameters())) as together:
         layers[0](torch.ones(1, 2)).sum().backward()
@@ -59,6 +70,13 @@ def test_weights_that_a_loss_does_not_reach_stay_as_they_are() -> None:
 
 def test_weights_are_given_back_after_an_error() -> None:
     layer = nn.Linear(2, 1)
-    with pytest.raises(ZeroDivisionError), joined(list(layer.parameters()), [layer.weight]):
+    before = layer.weight.detach().clone()
+    with (
+        pytest.raises(ZeroDivisionError),
+        joined(list(layer.parameters()), [layer.weight]) as together,
+    ):
         _ = 1 / 0
-    assert layer.weight.dtype == torch.float32
+    with torch.no_grad():
+        together.vector.zero_()
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.grad is None

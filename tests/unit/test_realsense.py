@@ -176,3 +176,7 @@ def test_a_recording_rests_before_it_is_stopped_and_before_it_is_freed() -> None
     camera._pipeline, camera._playback = Pipeline(), Playback()
     camera.close()
     assert calls == ["pause", "stop", "pause"]
+    calls.clear()
+    camera._playback = None  # a camera that is there
+    camera.close()
+    assert calls == ["stop"]

@@ -203,8 +203,10 @@ class RealSenseCamera:
         # A recording is read by a thread of its own, and what that thread holds must be neither
         # stopped nor freed while it does: the library frees it twice. To pause waits until the
         # thread has done what it was told: before the stop, and what the stop itself told it.
-        self._pause()
-        self._pipeline.stop()
+        try:
+            self._pause()
+        finally:
+            self._pipeline.stop()
         self._pause()
 
     def _pause(self) -> None:

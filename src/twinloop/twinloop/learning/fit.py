@@ -191,7 +191,7 @@ def _loss(
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
         if choice:
             observations = observations[..., list(config.symmetries[choice - 1])]
-    # The same for all members: their windows are different ones.
+    # To draw it costs as much as a layer's products, so members share it: their windows differ.
     noise = torch.randn(observations[0, :, 0].shape, generator=generator)
     spread = config.input_noise * model.observation_scale
     state = torch.addcmul(observations[:, :, 0], noise, spread)

@@ -26,9 +26,10 @@ class JoinedWeights:
         self._half = self.vector.detach().bfloat16() if halved else None
         self._own = _parts(self.vector.detach(), weights)
         ids = set(map(id, halved))
-        used = self._own if self._half is None else _parts(self._half, weights)
-        for weight, own, half in zip(weights, self._own, used, strict=True):
-            weight.data, weight.grad = half if id(weight) in ids else own, None
+        halves = self._own if self._half is None else _parts(self._half, weights)
+        for weight, own, half in zip(weights, self._own, halves, strict=True):
+            weight.data = half if id(weight) in ids else own
+            weight.grad = None
 
     def take_gradients(self) -> None:
         """Move what a backward pass has left in the weights into the vector's gradient; weights
@@ -59,7 +60,8 @@ def joined(
 
     Args:
         halved: those that the network meanwhile sees in bfloat16, converted once an update; the
-            vector, and what it leaves, keep single precision.
+            vector, and what it leaves, keep single precision. Gradients of such a weight are in
+            bfloat16, their sum over the times it is used in a pass, too.
     """
     together = JoinedWeights(weights, halved)
     try:

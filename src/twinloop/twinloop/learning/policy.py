@@ -49,8 +49,8 @@ class PolicyConfig:
         hidden: widths of the policy's layers.
         updates: gradient steps a transition.
         augment: whether equivalent views, such as with the balls swapped, are learned from alike.
-        trial: latest episodes without noise that tell how good the policy is; 0: the policy to use
-            is always the latest.
+        trial: latest episodes without noise that tell how good the policies of their rounds are,
+            whose mean is the one to use if none went better; 0: it is always the latest.
         sac: settings of the actor-critic.
     """
 

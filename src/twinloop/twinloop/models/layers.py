@@ -38,8 +38,9 @@ def check_widths(name: str, widths: Sequence[int]) -> None:
 def bfloat16_products() -> Iterator[None]:
     """Let networks multiply in bfloat16 inside, and add up in single precision.
 
-    Weights, inputs and outputs stay in single precision. It counts on CPUs that have instructions
-    for it, where it is twice as fast; nothing changes elsewhere.
+    Inputs and outputs stay in single precision, and so do weights, unless they are in bfloat16
+    already (`learning/joined_weights.py`). It counts on CPUs that have instructions for it, where
+    it is twice as fast; nothing changes elsewhere.
     """
     before = _IN_BFLOAT16.set(_HAS_BFLOAT16)
     try:
