@@ -24,9 +24,12 @@ from twinloop.learning.model_file import load_model
 from twinloop.learning.policy import PolicyConfig
 from twinloop.learning.ppo import PPOConfig
 from twinloop.learning.proposal import ProposalTraining
+from twinloop.learning.protocol import protocol
 from twinloop.learning.soft_actor_critic import SACConfig
 from twinloop.learning.train import TrainResult
 from twinloop.learning.training_run import Listener, ProtocolImpossible
+
+from twinloop import tasks
 
 torch.set_num_threads(1)
 
@@ -217,3 +220,22 @@ def test_another_task_is_trained_by_the_same_protocol(tmp_path) -> None:
     result = run(tmp_path, task="valve")
     assert {"one_step_error", "seven_step_error", "evaluation_success"} <= set(result.metrics)
     assert result.folder == tmp_path / "valve" / "v0001"
+
+
+@pytest.mark.parametrize("task", ["cube", "pencil"])
+def test_a_task_whose_goal_is_observed_is_learned_by_a_policy(tmp_path, task) -> None:
+    assert POLICY.policy is not None
+    newest = replace(POLICY.policy, trial=0)
+    result = run(tmp_path, task=task, config=replace(CONFIG, stages=(90, 150), policy=newest))
+    average = torch.load(tmp_path / "training" / "policy.pt", weights_only=True)["sac"]["average"]
+    proposal = load_model(result.folder, load_contract(task)).model.proposal
+    assert proposal is not None
+    for name, tensor in proposal.state_dict().items():
+        assert name in ("mean", "scale") or torch.equal(tensor, average[name]), name
+
+
+@pytest.mark.parametrize("task", tasks.available())
+def test_the_protocol_of_every_task_can_be_read(task) -> None:
+    made = protocol(task, 20_000)
+    assert made.stages == (5_000, 10_000, 20_000)
+    assert made.steps == tasks.make(task).episode_steps
