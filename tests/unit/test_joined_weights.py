@@ -50,9 +50,8 @@ def test_a_gradient_comes_through_what_is_halved() -> None:
     with joined(list(layer.parameters()), [layer.weight]) as together:
         layer(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.bfloat16)).sum().backward()
         together.take_gradients()
-        assert together.vector.grad is not None
-        assert together.vector.grad.tolist() == [1.0, 2.0, 3.0]
-        assert together.vector.grad.dtype == torch.float32
+        assert together.gradient.tolist() == [1.0, 2.0, 3.0]
+        assert together.gradient.dtype == torch.float32
 
 
 def test_weights_that_a_loss_does_not_reach_have_no_gradient() -> None:
@@ -62,8 +61,7 @@ def test_weights_that_a_loss_does_not_reach_have_no_gradient() -> None:
         together.take_gradients()
         layers[1](torch.ones(1, 2)).sum().backward()
         together.take_gradients()
-        assert together.vector.grad is not None
-        first, second = together.vector.grad.split(6)
+        first, second = together.gradient.split(6)
     assert not first.any()
     assert second.any()
 

@@ -15,14 +15,15 @@ class JoinedWeights:
     """The weights of a network while they are joined.
 
     Attributes:
-        vector: all of them [P], in their order, with a gradient; what an optimizer is given.
+        vector: all of them [P], in their order; what an optimizer is given.
+        gradient: of the vector [P].
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], halved: Collection[nn.Parameter]) -> None:
         self._weights = list(weights)
         self.vector = nn.Parameter(torch.cat([weight.detach().flatten() for weight in weights]))
-        slope = self.vector.grad = torch.zeros_like(self.vector)
-        self._slopes = _parts(slope, weights)
+        self.gradient = self.vector.grad = torch.zeros_like(self.vector)
+        self._slopes = _parts(self.gradient, weights)
         self._half = self.vector.detach().bfloat16() if halved else None
         self._own = _parts(self.vector.detach(), weights)
         ids = set(map(id, halved))
