@@ -57,9 +57,14 @@ def plan_call(planner: Planner, observation: Tensor) -> Call:
 def products_calls(model: Ensemble, samples: int, horizon: int) -> dict[str, Call]:
     """Return calls that do the matrix products of a plan and nothing else, in two ways: all members
     at once, and one after the other with the products that plans use, which add bias and ReLU as
-    they go. Which is the quicker one depends on the processor."""
+    they go. Which is the quicker one depends on the processor.
+
+    They are those of the whole network, and in a third call without the outputs that are given and
+    that plans leave out.
+    """
     maps = [(layer.weight, layer.bias) for layer in model.network.layers]
     inputs = [torch.randn(model.members, samples, weight.shape[1]) for weight, _ in maps]
+    needed = [*maps[:-1], tuple(part[..., model.predicted] for part in maps[-1])]
 
     @torch.no_grad()
     def batched() -> None:
@@ -67,13 +72,20 @@ def products_calls(model: Ensemble, samples: int, horizon: int) -> dict[str, Cal
             for x, (weight, bias) in zip(inputs, maps, strict=True):
                 torch.baddbmm(bias, x, weight)
 
-    @torch.no_grad()
-    def by_member() -> None:
-        for _ in range(horizon):
-            for member, x in enumerate(inputs[0]):
-                layers.apply_member(maps, member, x)
+    def one_by_one(members: list[list[layers.AffineMap]]) -> Call:
+        @torch.no_grad()
+        def by_member() -> None:
+            for _ in range(horizon):
+                for member, x in zip(members, inputs[0], strict=True):
+                    layers.apply_member(member, x)
 
-    return {"products_batched": batched, "products_by_member": by_member}
+        return by_member
+
+    return {
+        "products_batched": batched,
+        "products_by_member": one_by_one(layers.by_member(maps)),
+        "needed_products": one_by_one(layers.by_member(needed)),
+    }
 
 
 def neighbour_calls(

@@ -115,6 +115,7 @@ def size(rounds: int) -> Part:
             figures["pytorch_mppi"] = f"not measured: {error}"
         times = medians(interleaved({**calls, **neighbours}, rounds))
         times["plan_over_products"] = times["plan"] / _quicker(times)
+        times["plan_over_needed_products"] = times["plan"] / times["needed_products"]
         for kind in neighbours:
             times[f"pytorch_mppi_{kind}_over_plan"] = times[kind] / times["plan"]
         figures[name] = times

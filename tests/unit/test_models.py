@@ -99,6 +99,30 @@ def test_a_rollout_for_planning_is_the_one_for_training_with_scales_and_constant
         quick = model.rollout(seen, actions)
     assert torch.allclose(quick, slow, atol=1e-4)
     assert torch.equal(quick[..., 5:], seen[..., 5:].expand(5, -1, -1, -1))
+    assert torch.equal(quick[..., 3:5], actions[:, None].expand(-1, 2, -1, -1))
+
+
+def test_a_frozen_rollout_keeps_the_weights_that_it_was_made_of() -> None:
+    model = plain()
+    seen, actions = torch.randn(3, 4, model.observation_size), torch.randn(5, 4, model.action_size)
+    frozen = model.frozen_rollout()
+    with torch.no_grad():
+        before = model.rollout(seen, actions)
+        for weight in model.parameters():
+            weight.mul_(2.0)
+        assert torch.equal(frozen(seen, actions), before)
+        assert not torch.allclose(model.rollout(seen, actions), before)
+
+
+def test_what_is_predicted_lies_between_what_is_given() -> None:
+    def ranges(**given: tuple[int, int]) -> list[slice]:
+        return EnsembleConfig(observation_size=9, action_size=2, **given).predicted_ranges
+
+    assert ranges() == [slice(0, 9)]
+    assert ranges(known=(0, 2)) == [slice(2, 9)]
+    assert ranges(known=(3, 5), constant=(7, 9)) == [slice(0, 3), slice(5, 7)]
+    with pytest.raises(ValueError, match="nothing is predicted"):
+        ranges(known=(7, 9), constant=(0, 8))
 
 
 @pytest.mark.parametrize("make", [plain, baoding])

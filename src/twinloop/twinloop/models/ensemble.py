@@ -7,7 +7,8 @@ predicted: the next `command` in the observation *is* the action.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from twinloop.models import layers
 from twinloop.models.base import ModelInvalid, check_tensors
-from twinloop.models.layers import BatchedMLP
+from twinloop.models.layers import BatchedMLP, FoldedMLP
 from twinloop.models.proposal import Proposal, ProposalConfig
 
 _UNSEEN = 1e6
@@ -54,6 +55,8 @@ class EnsembleConfig(BaseModel):
                 raise ValueError(
                     f"constant is {self.constant}, expected a range in [0, {self.observation_size}]"
                 )
+        if not self.predicted_ranges:
+            raise ValueError("known and constant are all of the observation: nothing is predicted")
         proposal = self.proposal
         if proposal is not None and (proposal.observation_size, proposal.action_size) != (
             self.observation_size,
@@ -66,6 +69,17 @@ class EnsembleConfig(BaseModel):
             )
         layers.check_widths("hidden", self.hidden)
         return self
+
+    @property
+    def predicted_ranges(self) -> list[slice]:
+        """Return the elements of the observation that are predicted, as ranges in their order."""
+        ranges, first = [], 0
+        given = [part for part in (self.known, self.constant) if part is not None]
+        for start, stop in [*sorted(given), (self.observation_size, self.observation_size)]:
+            if first < start:
+                ranges.append(slice(first, start))
+            first = max(first, stop)
+        return ranges
 
 
 class Ensemble(nn.Module):
@@ -112,10 +126,9 @@ class Ensemble(nn.Module):
     @property
     def predicted(self) -> Tensor:
         """Return which elements are predicted: bool [O]."""
-        mask = torch.ones(self.observation_size, dtype=torch.bool)
-        for given in (self.config.known, self.config.constant):
-            if given is not None:
-                mask[slice(*given)] = False
+        mask = torch.zeros(self.observation_size, dtype=torch.bool)
+        for where in self.config.predicted_ranges:
+            mask[where] = True
         return mask
 
     def with_proposal(self, proposal: Proposal) -> Self:
@@ -149,37 +162,49 @@ class Ensemble(nn.Module):
 
     def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
         """Predict H steps open loop, members apart: [E, N, O], [H, N, A] -> [H, E, N, O]."""
-        if type(self)._difference is Ensemble._difference and not torch.is_grad_enabled():
-            return self._rollout_folded(observation, actions)
+        if not torch.is_grad_enabled():
+            return self.frozen_rollout()(observation, actions)
+        return self._rollout_stepwise(observation, actions)
+
+    @torch.no_grad()
+    def frozen_rollout(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return `rollout` with the weights as they are now, for many calls without gradients."""
+        if type(self)._difference is not Ensemble._difference:
+            return self._rollout_stepwise
+        network = self.network.folded(
+            torch.cat([self.observation_mean, self.action_mean]),
+            torch.cat([self.observation_scale, self.action_scale]),
+            self.difference_scale,
+            self.config.predicted_ranges,
+        )
+        return partial(self._rollout_folded, network)
+
+    def _rollout_stepwise(self, observation: Tensor, actions: Tensor) -> Tensor:
         states = []
         for action in actions:
             observation = self.predict(observation, action)
             states.append(observation)
         return torch.stack(states)
 
-    def _rollout_folded(self, observation: Tensor, actions: Tensor) -> Tensor:
-        """Do the same with the scales worked into the weights and each step written in place.
+    def _rollout_folded(self, network: FoldedMLP, observation: Tensor, actions: Tensor) -> Tensor:
+        """Roll out with the scales worked into the weights and each step written in place.
 
         All steps lie in one block of rows (observation, action), each of which is what the network
-        reads; little is left to do beside the matrix products.
+        reads; what is given is written once, and not predicted. Little is left to do beside the
+        matrix products.
         """
-        maps = self.network.folded(
-            torch.cat([self.observation_mean, self.action_mean]),
-            torch.cat([self.observation_scale, self.action_scale]),
-            self.difference_scale,
-        )
         size, (horizon, rows, _) = self.observation_size, actions.shape
         steps = observation.new_empty((horizon + 1, self.members, rows, size + self.action_size))
         states = steps[..., :size]
         states[0] = observation
         steps[:-1, ..., size:] = actions[:, None]
+        if self.config.known is not None:
+            states[1:, ..., slice(*self.config.known)] = actions[:, None]
+        if self.config.constant is not None:
+            constant = slice(*self.config.constant)
+            states[1:, ..., constant] = observation[..., constant]
         for h in range(horizon):
-            layers.add_applied(maps, steps[h], states[h], states[h + 1])
-            if self.config.known is not None:
-                states[h + 1, ..., slice(*self.config.known)] = actions[h]
-            if self.config.constant is not None:
-                constant = slice(*self.config.constant)
-                states[h + 1, ..., constant] = states[h, ..., constant]
+            network.step(steps[h], states[h], states[h + 1])
         return states[1:]
 
     def _difference(self, observation: Tensor, action: Tensor) -> Tensor:

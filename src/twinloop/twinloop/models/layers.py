@@ -16,7 +16,7 @@ from torch import Tensor, nn
 _HAS_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _HAS_BFLOAT16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 _IN_BFLOAT16 = ContextVar("in_bfloat16", default=False)
-AffineMap = tuple[Tensor, Tensor]  # weight [E, in, out] and bias [E, 1, out]
+AffineMap = tuple[Tensor, Tensor]  # weight [E, in, out] and bias [E, 1, out], unless told
 _MOST_LAYERS = 16
 _WIDEST = 8192
 
@@ -98,11 +98,13 @@ class BatchedMLP(nn.Module):
         out: Tensor = self.layers[-1](x)
         return out.to(given)
 
-    def folded(self, mean: Tensor, scale: Tensor, output_scale: Tensor) -> list[AffineMap]:
-        """Return layers that take raw inputs and give scaled outputs.
+    def folded(
+        self, mean: Tensor, scale: Tensor, output_scale: Tensor, kept: Sequence[slice]
+    ) -> FoldedMLP:
+        """Return layers that take raw inputs and give scaled outputs, for use without gradients.
 
         They are those of `output_scale * self((x - mean) / scale)`, with the scales worked into the
-        weights; ReLU stands between them.
+        weights; ReLU stands between them. Outputs that are not in `kept` are not worked out.
         """
         maps: list[AffineMap] = []
         for layer in self.layers:
@@ -111,9 +113,12 @@ class BatchedMLP(nn.Module):
         weight, bias = maps[0]
         weight = weight / scale[:, None]
         maps[0] = weight, bias - mean @ weight[:, None]
-        weight, bias = maps[-1]
-        maps[-1] = weight * output_scale, bias * output_scale
-        return maps
+        weight, bias = (
+            torch.cat([(part * output_scale)[..., where] for where in kept], dim=-1)
+            for part in maps[-1]
+        )
+        maps[-1] = weight, bias
+        return FoldedMLP(maps, kept)
 
 
 def weights_of_products(model: nn.Module) -> list[nn.Parameter]:
@@ -124,34 +129,60 @@ def weights_of_products(model: nn.Module) -> list[nn.Parameter]:
     return [p for m in model.modules() if isinstance(m, BatchedMLP) for p in m.parameters()]
 
 
-def add_applied(maps: list[AffineMap], x: Tensor, start: Tensor, out: Tensor) -> None:
-    """Set `out` to the sum of `start` and what folded layers make of their input, without
-    gradients: [E, N, in], [E, N, out], [E, N, out].
+class FoldedMLP:
+    """E networks that add what they give to a state, some elements of it, step after step."""
 
-    On a CPU one member after the other: its rows stay in the cache from layer to layer, and
-    products of single matrices are quicker there than batched ones.
-    """
-    if x.is_cpu:
-        for member in range(len(x)):
-            torch.add(start[member], apply_member(maps, member, x[member]), out=out[member])
-        return
+    def __init__(self, maps: list[AffineMap], kept: Sequence[slice]) -> None:
+        """
+        Args:
+            maps: layers, with ReLU between them.
+            kept: elements of the state that the outputs are for, in their order.
+        """
+        self._maps = maps
+        self._members = by_member(maps) if maps[0][0].is_cpu else []
+        self._places, first = [], 0
+        for where in kept:
+            self._places.append((where, slice(first, first + where.stop - where.start)))
+            first += where.stop - where.start
+
+    def step(self, x: Tensor, start: Tensor, out: Tensor) -> None:
+        """Set the kept elements of `out` to those of `start` and what the layers make of `x`:
+        [E, N, in], [E, N, O], [E, N, O].
+
+        On a CPU one member after the other: its rows stay in the cache from layer to layer, and
+        products of single matrices are quicker there than batched ones.
+        """
+        if x.is_cpu:
+            for member, rows, before, after in zip(self._members, x, start, out, strict=True):
+                self._add(apply_member(member, rows), before, after)
+            return
+        for weight, bias in self._maps[:-1]:
+            x = torch.baddbmm(bias, x, weight).relu_()
+        weight, bias = self._maps[-1]
+        self._add(torch.baddbmm(bias, x, weight), start, out)
+
+    def _add(self, change: Tensor, start: Tensor, out: Tensor) -> None:
+        for where, here in self._places:
+            torch.add(start[..., where], change[..., here], out=out[..., where])
+
+
+def by_member(maps: Sequence[AffineMap]) -> list[list[AffineMap]]:
+    """Return the layers of each member apart, as `apply_member` takes them: [out, in], [out]."""
+    members = range(len(maps[0][0]))
+    return [[(weight[e].T, bias[e, 0]) for weight, bias in maps] for e in members]
+
+
+def apply_member(maps: Sequence[AffineMap], x: Tensor) -> Tensor:
+    """Return what the layers of one member give on a CPU: [N, in] -> [N, out]."""
     for weight, bias in maps[:-1]:
-        x = torch.baddbmm(bias, x, weight).relu_()
+        x = _affine(x, weight, bias, "relu")
     weight, bias = maps[-1]
-    torch.add(start, torch.baddbmm(bias, x, weight), out=out)
-
-
-def apply_member(maps: list[AffineMap], member: int, x: Tensor) -> Tensor:
-    """Return what the folded layers of one member give on a CPU: [N, in] -> [N, out]."""
-    for weight, bias in maps[:-1]:
-        x = _affine(x, weight[member], bias[member, 0], "relu")
-    weight, bias = maps[-1]
-    return _affine(x, weight[member], bias[member, 0], "none")
+    return _affine(x, weight, bias, "none")
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor, following: Literal["relu", "none"]) -> Tensor:
     if _HAS_FUSED:  # the one that torch.compile would choose, with bias and ReLU in the product
-        fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.T, bias, following, [], "")
+        fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, following, [], "")
         return fused
-    out = torch.addmm(bias, x, weight)
+    out = torch.addmm(bias, x, weight.T)
     return out.relu_() if following == "relu" else out

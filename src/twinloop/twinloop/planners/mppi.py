@@ -53,11 +53,12 @@ class MPPI(SamplingPlanner[MPPIConfig]):
 
     def _wishes(self, previous: Tensor, nominal: Tensor) -> Tensor:
         """Return smoothed noisy plans: [B, 1, A], [H, B, 1, A] -> [H, B, N, A]."""
-        wish = self._noise.transpose(0, 1) * (self.sigma * self._deviation)
+        noise, deviation = self._noise.transpose(0, 1), self.sigma * self._deviation
         if self.model.proposal is None:
-            wish += nominal
+            wish = torch.addcmul(nominal, noise, deviation)
             smooth = previous.expand_as(wish[0])
         else:
+            wish = noise * deviation
             smooth = torch.zeros_like(wish[0])  # noise alone is smoothed, not what is proposed
         for step in wish:
             smooth = torch.lerp(smooth, step, self._share, out=step)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from twinloop.models.actor import Actor
 from twinloop.models.base import DynamicsModel
+from twinloop.models.ensemble import Ensemble
 from twinloop.planners.base import PlanStats
 from twinloop.planners.capture import CudaGraph
 from twinloop.planners.rollouts import Rollouts, cheapest
@@ -150,6 +151,8 @@ class SamplingPlanner(ABC, Generic[C]):
             moved: Any = copy.deepcopy(model)
             model = moved.to(self.device)
         self._model = model
+        # An ensemble's weights count as they are now: what is made of them is made once.
+        self._rollout = model.frozen_rollout() if isinstance(model, Ensemble) else model.rollout
         self._graph: CudaGraph | None = None
 
     @property
@@ -296,9 +299,7 @@ class SamplingPlanner(ABC, Generic[C]):
         """Roll out through every member: [B, O], [B, H, T], [H, B, N, A] -> [B, N]."""
         batch, samples = candidates.shape[1:3]
         state = observation[:, None].expand(-1, samples, -1).reshape(1, batch * samples, -1)
-        states = self.model.rollout(
-            state.expand(self.model.members, -1, -1), candidates.flatten(1, 2)
-        )
+        states = self._rollout(state.expand(self.model.members, -1, -1), candidates.flatten(1, 2))
         cost = self.task.cost(
             states.unflatten(2, (batch, samples)),
             candidates[:, None],
@@ -321,7 +322,7 @@ def weighted_plan(scores: Scores, candidates: Tensor, kappa: float) -> Tensor:
     best = scores.best[:, None]
     weight = torch.exp(kappa * (scores.value - torch.where(torch.isfinite(best), best, 0.0)))
     weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-30)
-    return torch.einsum("bn,hbna->hba", weight, candidates)
+    return torch.matmul(weight[:, None], candidates)[..., 0, :]
 
 
 def _shifted(plan: Tensor) -> Tensor:

@@ -273,9 +273,9 @@ class Baoding:
         balls = observation[..., self._balls].movedim(-1, 0).contiguous()  # x, y, z of each ball
         away = [balls[i] - target[..., j] for j, i in enumerate((0, 2, 3, 5))]
         distance = sum(
-            # Unlike the root of a sum it has a derivative where a ball is in its place.
-            torch.linalg.vector_norm(torch.stack(pair, dim=-1), dim=-1)
-            for pair in (away[:2], away[2:])
+            # Unlike that of nought, the root has a derivative where a ball is in its place.
+            torch.addcmul(x.square(), z, z).clamp(min=1e-18).sqrt()
+            for x, z in (away[:2], away[2:])
         )
         inside = self._inside(balls.unflatten(0, (2, 3)).transpose(0, 1))
         spill = (c.spill_margin_m - inside).clamp(min=0.0).sum(0)
