@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +96,9 @@ def fit(
     try:
         with joined(weights, weights_of_products(model)) as together:
             report = _descend(model, together, data, config, generator, progress, started)
-            if not bool(torch.isfinite(together.vector).all()):
+            if not math.isfinite(
+                float(together.vector.detach().sum())
+            ):  # without a mask of all weights
                 raise FitDiverged("weights are not finite after training")
     except FitDiverged:
         model.load_state_dict(former)
@@ -118,9 +122,9 @@ def _descend(
     optimizer = torch.optim.AdamW(
         [vector], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    per_scale = _per_scale(model)
+    counts = model.predicted.to(vector.dtype)
     # Elements that are given count among those that the mean is over.
-    share = len(per_scale) / int(model.predicted.sum())
+    share = len(counts) / float(counts.sum()) / config.steps
     losses: list[float] = []
     updates = skipped = 0
     per_epoch = math.ceil(len(data) / config.batch)
@@ -128,31 +132,31 @@ def _descend(
         order = torch.stack(
             [torch.randperm(len(data), generator=generator) for _ in range(model.members)]
         )
-        total = torch.zeros(())
-        finite = 0
+        total, finite = 0.0, 0
         for k in range(per_epoch):
             done = _share_done(config, (epoch * per_epoch + k) / per_epoch, started)
             if done >= 1:
                 break
             optimizer.param_groups[0]["lr"] = config.learning_rate * _decay(done)
             index = order[:, k * config.batch : (k + 1) * config.batch]
-            loss = share * _loss(model, data, index, per_scale, config, generator)
-            if not torch.isfinite(loss):
+            loss = _loss(model, data, index, counts, config, generator)
+            value = share * float(loss.detach())
+            if not math.isfinite(value):
                 skipped += 1
                 continue
-            loss.backward()
+            loss.backward(loss.new_tensor(share))
             together.take_gradients()
             _clip(together.gradient)
             optimizer.step()
             together.refresh()
-            total += loss.detach()
+            total += value
             finite += 1
             updates += 1
         else:
             if not finite:
                 raise FitDiverged(f"epoch {epoch}: none of {per_epoch} losses was finite")
         if finite:
-            losses.append(float(total) / finite)
+            losses.append(total / finite)
             if progress is not None:
                 progress(epoch, losses[-1])
         if done >= 1:
@@ -162,7 +166,7 @@ def _descend(
 
 def _clip(gradient: Tensor) -> None:
     """Shorten a gradient [P] that is too long. It seldom is, so nothing is written unless."""
-    length = float(torch.linalg.vector_norm(gradient))
+    length = math.sqrt(torch.dot(gradient, gradient))  # quicker than a norm
     if length > _LONGEST_GRADIENT:
         gradient.mul_(_LONGEST_GRADIENT / length)
 
@@ -179,22 +183,21 @@ def _decay(done: float) -> float:
     return min(1.0, 0.1 + done / 0.03) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def _per_scale(model: Ensemble) -> Tensor:
-    """Return what makes an error normalised [O]: nought where nothing is predicted. What is given
-    has no error, and to take it out would cost more than to carry it along."""
-    return model.predicted / model.difference_scale
-
-
 def _loss(
     model: Ensemble,
     data: Windows,
     index: Tensor,
-    per_scale: Tensor,
+    counts: Tensor,
     config: FitConfig,
     generator: torch.Generator,
 ) -> Tensor:
     """Return the smooth-L1 loss of open-loop rollouts on normalised differences, the mean over all
-    elements; index [E, b]."""
+    elements and the sum over steps; index [E, b].
+
+    `counts` [O] is nought where nothing is predicted: what is given has no error, and to take it
+    out would cost more than to carry it along.
+    """
+    per_scale = counts / model.difference_scale
     observations, actions = data.batch(index)
     if config.symmetries:
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
@@ -205,16 +208,23 @@ def _loss(
     spread = config.input_noise * model.observation_scale
     state = torch.addcmul(observations[:, :, 0], noise, spread)
     truth = observations[:, :, 1:] * per_scale
-    loss = torch.zeros(())
-    for k in range(config.steps):
+    guesses = []
+    for k in range(config.steps - 1):
         with bfloat16_products():
             state = model.predict(state, actions[:, :, k])
+        guesses.append(state * per_scale)
+    # Nothing follows the last step, so no state is made of it.
+    with bfloat16_products():
+        change = model.difference(state, actions[:, :, -1])
+    guesses.append(torch.addcmul(state * per_scale, change, counts))
+    losses = []
+    for k, guess in enumerate(guesses):
         if data.weights is None:
-            loss = loss + nn.functional.smooth_l1_loss(state * per_scale, truth[:, :, k])
+            losses.append(nn.functional.smooth_l1_loss(guess, truth[:, :, k]))
         else:
-            each = nn.functional.smooth_l1_loss(state * per_scale, truth[:, :, k], reduction="none")
-            loss = loss + (data.weights[index] * each.mean(-1)).mean()
-    return loss / config.steps
+            each = nn.functional.smooth_l1_loss(guess, truth[:, :, k], reduction="none")
+            losses.append((data.weights[index] * each.mean(-1)).mean())
+    return reduce(add, losses)
 
 
 @torch.no_grad()

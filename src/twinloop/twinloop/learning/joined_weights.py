@@ -35,12 +35,16 @@ class JoinedWeights:
     def take_gradients(self) -> None:
         """Move what a backward pass has left in the weights into the vector's gradient; weights
         that it did not reach have none."""
+        reached, slopes = [], []
         for weight, slope in zip(self._weights, self._slopes, strict=True):
             if weight.grad is None:
                 slope.zero_()
             else:
-                slope.copy_(weight.grad)
+                reached.append(weight.grad)
+                slopes.append(slope)
                 weight.grad = None
+        if reached:
+            torch._foreach_copy_(slopes, reached)
 
     def refresh(self) -> None:
         """Let the network see what an optimizer has made of the vector."""

@@ -102,7 +102,7 @@ class ClawValve(Ensemble):
             shared = rows.mean(0) if mean_too else rows.square().mean(0).sqrt()
             scale.copy_(shared.repeat(c.fingers))
 
-    def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
+    def difference(self, observation: Tensor, action: Tensor) -> Tensor:
         c = self.config
         members, rows, _ = observation.shape
         joints = observation[..., slice(*c.joint_position)]

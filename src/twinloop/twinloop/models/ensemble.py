@@ -152,7 +152,7 @@ class Ensemble(nn.Module):
 
     def predict(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the next observations: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""
-        following = observation + self._difference(observation, action) * self.difference_scale
+        following = observation + self.difference(observation, action) * self.difference_scale
         if self.config.known is not None:
             following[..., slice(*self.config.known)] = action  # shared by members if [N, A]
         if self.config.constant is not None:
@@ -169,7 +169,7 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def frozen_rollout(self) -> Callable[[Tensor, Tensor], Tensor]:
         """Return `rollout` with the weights as they are now, for many calls without gradients."""
-        if type(self)._difference is not Ensemble._difference:
+        if type(self).difference is not Ensemble.difference:
             return self._rollout_stepwise
         network = self.network.folded(
             torch.cat([self.observation_mean, self.action_mean]),
@@ -207,8 +207,11 @@ class Ensemble(nn.Module):
             network.step(steps[h], states[h], states[h + 1])
         return states[1:]
 
-    def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return normalised differences: [E, N, O], [E, N, A] or [N, A] -> [E, N, O]."""
+    def difference(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return changes in units of their scale: [E, N, O], [E, N, A] or [N, A] -> [E, N, O].
+
+        Those of elements that are given mean nothing.
+        """
         scaled = (action - self.action_mean) / self.action_scale
         x = torch.cat(
             [

@@ -94,7 +94,7 @@ class HandBalls(Ensemble):
             mean = self.observation_mean[where].unflatten(0, (2, 3))
             self.observation_mean[where] = mean.mean(0).repeat(2)
 
-    def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
+    def difference(self, observation: Tensor, action: Tensor) -> Tensor:
         c = self.config
         members, rows, _ = observation.shape
         scaled = (observation - self.observation_mean) / self.observation_scale

@@ -69,7 +69,7 @@ class HandObject(Ensemble):
         super().normalise(observation, action, following)
         self.difference_scale[slice(*self.config.object_state)] /= self.config.object_weight
 
-    def _difference(self, observation: Tensor, action: Tensor) -> Tensor:
+    def difference(self, observation: Tensor, action: Tensor) -> Tensor:
         c = self.config
         members = observation.shape[0]
         scaled = (observation - self.observation_mean) / self.observation_scale
