@@ -3,8 +3,9 @@
 
 Each seed is one `twinloop train`. Each model that it made on the way is measured on fresh episodes
 in which its policy acts alone, and the last one also by `twinloop eval`, with the default planner
-about the policy. Every episode of every seed counts. Training carries on where it was interrupted
-when the benchmark is called again with --resume.
+about the policy: for the goal that it was trained for, and where that was several, for the others,
+too. Every episode of every seed counts. Training carries on where it was interrupted when the
+benchmark is called again with --resume.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from twinloop import tasks
 
 TWINLOOP = Path(sys.executable).with_name("twinloop")
 EVALUATION_SEED = 700_000_000
+OTHER_GOALS, GOAL_EPISODES = ("cw", "hold", "move"), 30
 # What PDDM's authors published for their robot (arXiv 1909.11652 and its blog post), at 10 Hz:
 # transitions, success at 90 degrees, success at 180 degrees.
 PDDM = {"hardware": [(72_000, 1.0, None), (144_000, None, 0.54)]}
@@ -75,14 +77,17 @@ def main() -> None:
         form.episodes,
     )
     folder = harness.start(name, arguments.full, arguments.resume)
-    curves, minutes, planned = {}, {}, {}
+    curves, minutes, planned, others = {}, {}, {}, {}
     for seed in form.seeds:
         began = time.monotonic()
         run = folder / f"seed-{seed}"
         _train(run, seed, form, arguments.pretrain)
         minutes[seed] = _minutes(run, time.monotonic() - began)
         curves[seed] = [_measure(run, version, form) for version in _versions(run)]
-        planned[seed] = _measure_planned(run, _versions(run)[-1], form)
+        last = _versions(run)[-1]
+        planned[seed] = _measure_planned(run, last, form)
+        if arguments.pretrain:
+            others[seed] = {goal: _measure_goal(run, last, form, goal) for goal in OTHER_GOALS}
     figures: dict[str, Any] = {"cut": arguments.cut} if arguments.cut else {}
     figures |= {
         "seeds": list(form.seeds),
@@ -91,6 +96,8 @@ def main() -> None:
         "policy_alone": {str(seed): [vars(p) for p in points] for seed, points in curves.items()},
         "planner_about_last_policy": {str(seed): row for seed, row in planned.items()},
     }
+    if others:
+        figures["other_goals"] = {str(seed): row for seed, row in others.items()}
     draw(folder / "curves.png", curves, name)
     rows = list(planned.values())
     targets = pretraining_targets(rows) if arguments.pretrain else scratch_targets(rows, minutes)
@@ -162,15 +169,29 @@ def _measure(run: Path, version: Path, form: Form) -> Point:
 
 def _measure_planned(run: Path, version: Path, form: Form) -> dict[str, float]:
     """Return how the same episodes go with the default planner about the policy."""
-    out = run.with_name(f"{run.name}-{version.name}-planned")
+    found = _evaluated(run, version, "planned", ["--episodes", form.episodes])
+    names = ("episodes", "success_90", "success_180", "rotation_deg_median", "drops")
+    return {name: found[name] for name in names}
+
+
+def _measure_goal(run: Path, version: Path, form: Form, goal: str) -> dict[str, Any]:
+    """Return how fresh episodes with another goal go, the default planner about the policy."""
+    options = ["--goal", goal, "--episodes", min(form.episodes, GOAL_EPISODES)]
+    found = _evaluated(run, version, goal, options)
+    names = ("episodes", "succeeded", "progress_median", "unit", "drops")
+    return {name: found[name] for name in names}
+
+
+def _evaluated(run: Path, version: Path, name: str, options: list[Any]) -> dict[str, Any]:
+    """Return the summary of `twinloop eval`, which is called unless it was before."""
+    out = run.with_name(f"{run.name}-{version.name}-{name}")
     report = out / "report.json"
     if not report.exists():
         shutil.rmtree(out, ignore_errors=True)
-        options = ["--episodes", form.episodes, "--seed", EVALUATION_SEED, "--hands", 25]
+        options = [*options, "--seed", EVALUATION_SEED, "--hands", 25]
         _call(["eval", "baoding", "--model", version, *options, "--out", out, "--json"], None)
-    found = json.loads(report.read_text())["summary"]
-    names = ("episodes", "success_90", "success_180", "rotation_deg_median", "drops")
-    return {name: found[name] for name in names}
+    summary_of_it: dict[str, Any] = json.loads(report.read_text())["summary"]
+    return summary_of_it
 
 
 def _call(arguments: list[Any], keep: Path | None) -> None:
