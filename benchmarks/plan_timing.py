@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of plans, of the matrix products that they cannot do without, and of a neighbour."""
+"""Times of plans, of their networks' matrix products alone, and of a neighbour."""
 
 from __future__ import annotations
 
@@ -59,12 +59,22 @@ def products_calls(model: Ensemble, samples: int, horizon: int) -> dict[str, Cal
     at once, and one after the other with the products that plans use, which add bias and ReLU as
     they go. Which is the quicker one depends on the processor.
 
-    They are those of the whole network, and in a third call without the outputs that are given and
-    that plans leave out.
+    `products_*` are those of the whole network, `needed_products_*` without the outputs that are
+    given, which plans leave out.
     """
     maps = [(layer.weight, layer.bias) for layer in model.network.layers]
-    inputs = [torch.randn(model.members, samples, weight.shape[1]) for weight, _ in maps]
-    needed = [*maps[:-1], tuple(part[..., model.predicted] for part in maps[-1])]
+    weight, bias = maps[-1]
+    needed = [*maps[:-1], (weight[..., model.predicted], bias[..., model.predicted])]
+    return {
+        f"{name}_{way}": call
+        for name, some in (("products", maps), ("needed_products", needed))
+        for way, call in _products(some, samples, horizon).items()
+    }
+
+
+def _products(maps: list[layers.AffineMap], samples: int, horizon: int) -> dict[str, Call]:
+    inputs = [torch.randn(len(weight), samples, weight.shape[1]) for weight, _ in maps]
+    members = layers.by_member(maps)
 
     @torch.no_grad()
     def batched() -> None:
@@ -72,20 +82,13 @@ def products_calls(model: Ensemble, samples: int, horizon: int) -> dict[str, Cal
             for x, (weight, bias) in zip(inputs, maps, strict=True):
                 torch.baddbmm(bias, x, weight)
 
-    def one_by_one(members: list[list[layers.AffineMap]]) -> Call:
-        @torch.no_grad()
-        def by_member() -> None:
-            for _ in range(horizon):
-                for member, x in zip(members, inputs[0], strict=True):
-                    layers.apply_member(member, x)
+    @torch.no_grad()
+    def by_member() -> None:
+        for _ in range(horizon):
+            for member, x in zip(members, inputs[0], strict=True):
+                layers.apply_member(member, x)
 
-        return by_member
-
-    return {
-        "products_batched": batched,
-        "products_by_member": one_by_one(layers.by_member(maps)),
-        "needed_products": one_by_one(layers.by_member(needed)),
-    }
+    return {"batched": batched, "by_member": by_member}
 
 
 def neighbour_calls(
@@ -103,8 +106,10 @@ def neighbour_calls(
     space = planners.action_space(task)
     target = task.targets(observation, horizon)
 
+    frozen = model.frozen_rollout()
+
     def one_step(state: Tensor, action: Tensor) -> Tensor:
-        return model.rollout(state, action[None])[0]
+        return frozen(state, action[None])[0]
 
     def make(dynamics: Callable[[Tensor, Tensor], Tensor]) -> Call:
         def step(state: Tensor, action: Tensor, t: int) -> Tensor:

@@ -142,6 +142,14 @@ def test_predictions_take_the_dynamics_of_the_nearest_step_and_keep_the_goal() -
     assert made.rollout(observation, action[None]).shape == (1, 1, 5, TASK.observation_size)
 
 
+def test_a_sampling_planner_rolls_a_model_out_in_its_own_way() -> None:
+    observation = torch.randn(TASK.observation_size)
+    planner = planners.make("mppi", model(), TASK, 0, samples=8)
+    action, stats = planner.plan(observation, TASK.targets(observation, planner.horizon))
+    assert action.shape == (TASK.action_size,)
+    assert stats.nan_rollouts == 0
+
+
 class Station:
     """Two arms that are planned for, their bags, and a learner on these."""
 

@@ -13,6 +13,7 @@ import torch
 import xacro
 from twinloop.contract import load as load_contract
 from twinloop.models import Ensemble, ModelInvalid, from_tensors
+from twinloop.models import new_model as make_model
 from twinloop.models.baoding import BALL_RADIUS_M, new_model
 from twinloop.models.ensemble import EnsembleConfig
 from twinloop.models.kinematics import chain_table
@@ -103,7 +104,8 @@ def test_a_rollout_for_planning_is_the_one_for_training_with_scales_and_constant
 
 
 def test_a_frozen_rollout_keeps_the_weights_that_it_was_made_of() -> None:
-    model = plain()
+    sizes = {"observation_size": 5, "action_size": 2, "members": 3, "hidden": (8, 8, 8)}
+    model = Ensemble(EnsembleConfig(**sizes), seed=1)
     seen, actions = torch.randn(3, 4, model.observation_size), torch.randn(5, 4, model.action_size)
     frozen = model.frozen_rollout()
     with torch.no_grad():
@@ -112,6 +114,17 @@ def test_a_frozen_rollout_keeps_the_weights_that_it_was_made_of() -> None:
             weight.mul_(2.0)
         assert torch.equal(frozen(seen, actions), before)
         assert not torch.allclose(model.rollout(seen, actions), before)
+
+
+@pytest.mark.parametrize("task", ["pushing", "baoding", "valve", "cube", "pencil"])
+def test_a_prediction_is_the_observation_and_its_change(task: str) -> None:
+    model = make_model(task, seed=1, members=2, hidden=(8,))
+    seen = 0.1 * torch.randn(2, 4, model.observation_size)
+    action = 0.1 * torch.randn(4, model.action_size)
+    change = model.difference(seen, action) * model.difference_scale
+    predicted = model.predicted
+    guess = model.predict(seen, action)[..., predicted]
+    torch.testing.assert_close(guess, (seen + change)[..., predicted])
 
 
 def test_what_is_predicted_lies_between_what_is_given() -> None:

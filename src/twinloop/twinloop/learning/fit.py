@@ -122,9 +122,9 @@ def _descend(
     optimizer = torch.optim.AdamW(
         [vector], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    counts = model.predicted.to(vector.dtype)
+    is_predicted = model.predicted.to(vector.dtype)
     # Elements that are given count among those that the mean is over.
-    share = len(counts) / float(counts.sum()) / config.steps
+    share = len(is_predicted) / float(is_predicted.sum()) / config.steps
     losses: list[float] = []
     updates = skipped = 0
     per_epoch = math.ceil(len(data) / config.batch)
@@ -139,7 +139,7 @@ def _descend(
                 break
             optimizer.param_groups[0]["lr"] = config.learning_rate * _decay(done)
             index = order[:, k * config.batch : (k + 1) * config.batch]
-            loss = _loss(model, data, index, counts, config, generator)
+            loss = _loss(model, data, index, is_predicted, config, generator)
             value = share * float(loss.detach())
             if not math.isfinite(value):
                 skipped += 1
@@ -187,17 +187,17 @@ def _loss(
     model: Ensemble,
     data: Windows,
     index: Tensor,
-    counts: Tensor,
+    is_predicted: Tensor,
     config: FitConfig,
     generator: torch.Generator,
 ) -> Tensor:
     """Return the smooth-L1 loss of open-loop rollouts on normalised differences, the mean over all
     elements and the sum over steps; index [E, b].
 
-    `counts` [O] is nought where nothing is predicted: what is given has no error, and to take it
-    out would cost more than to carry it along.
+    `is_predicted` [O] is 1 or 0: what is given has no error, and to take it out would cost more
+    than to carry it along.
     """
-    per_scale = counts / model.difference_scale
+    per_scale = is_predicted / model.difference_scale
     observations, actions = data.batch(index)
     if config.symmetries:
         choice = int(torch.randint(len(config.symmetries) + 1, (), generator=generator))
@@ -216,7 +216,7 @@ def _loss(
     # Nothing follows the last step, so no state is made of it.
     with bfloat16_products():
         change = model.difference(state, actions[:, :, -1])
-    guesses.append(torch.addcmul(state * per_scale, change, counts))
+    guesses.append(torch.addcmul(state * per_scale, change, is_predicted))
     losses = []
     for k, guess in enumerate(guesses):
         if data.weights is None:

@@ -162,29 +162,37 @@ class Ensemble(nn.Module):
 
     def rollout(self, observation: Tensor, actions: Tensor) -> Tensor:
         """Predict H steps open loop, members apart: [E, N, O], [H, N, A] -> [H, E, N, O]."""
-        if not torch.is_grad_enabled():
-            return self.frozen_rollout()(observation, actions)
-        return self._rollout_stepwise(observation, actions)
-
-    @torch.no_grad()
-    def frozen_rollout(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return `rollout` with the weights as they are now, for many calls without gradients."""
-        if type(self).difference is not Ensemble.difference:
-            return self._rollout_stepwise
-        network = self.network.folded(
-            torch.cat([self.observation_mean, self.action_mean]),
-            torch.cat([self.observation_scale, self.action_scale]),
-            self.difference_scale,
-            self.config.predicted_ranges,
-        )
-        return partial(self._rollout_folded, network)
-
-    def _rollout_stepwise(self, observation: Tensor, actions: Tensor) -> Tensor:
+        if self._is_plain and not torch.is_grad_enabled():
+            return self._rollout_folded(self._folded(), observation, actions)
         states = []
         for action in actions:
             observation = self.predict(observation, action)
             states.append(observation)
         return torch.stack(states)
+
+    @torch.no_grad()
+    def frozen_rollout(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return `rollout` for many calls without gradients.
+
+        That of this class is of the weights as they are now. A subclass that predicts in its own
+        way gives its `rollout` as it is, which sees later changes.
+        """
+        if not self._is_plain or type(self).rollout is not Ensemble.rollout:
+            return self.rollout
+        return partial(self._rollout_folded, self._folded())
+
+    @property
+    def _is_plain(self) -> bool:
+        kind = type(self)
+        return (kind.difference, kind.predict) == (Ensemble.difference, Ensemble.predict)
+
+    def _folded(self) -> FoldedMLP:
+        return self.network.folded(
+            torch.cat([self.observation_mean, self.action_mean]),
+            torch.cat([self.observation_scale, self.action_scale]),
+            self.difference_scale,
+            self.config.predicted_ranges,
+        )
 
     def _rollout_folded(self, network: FoldedMLP, observation: Tensor, actions: Tensor) -> Tensor:
         """Roll out with the scales worked into the weights and each step written in place.
@@ -210,7 +218,8 @@ class Ensemble(nn.Module):
     def difference(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return changes in units of their scale: [E, N, O], [E, N, A] or [N, A] -> [E, N, O].
 
-        Those of elements that are given mean nothing.
+        Those of elements that are given mean nothing. What is predicted is the observation and
+        its change: `predict` and the loss of `learning/fit.py` both build on that.
         """
         scaled = (action - self.action_mean) / self.action_scale
         x = torch.cat(

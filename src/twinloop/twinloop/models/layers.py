@@ -16,7 +16,8 @@ from torch import Tensor, nn
 _HAS_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _HAS_BFLOAT16 = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 _IN_BFLOAT16 = ContextVar("in_bfloat16", default=False)
-AffineMap = tuple[Tensor, Tensor]  # weight [E, in, out] and bias [E, 1, out], unless told
+AffineMap = tuple[Tensor, Tensor]  # weight [E, in, out] and bias [E, 1, out]
+MemberMap = tuple[Tensor, Tensor]  # of one member: weight [out, in] and bias [out]
 _MOST_LAYERS = 16
 _WIDEST = 8192
 
@@ -101,7 +102,7 @@ class BatchedMLP(nn.Module):
     def folded(
         self, mean: Tensor, scale: Tensor, output_scale: Tensor, kept: Sequence[slice]
     ) -> FoldedMLP:
-        """Return layers that take raw inputs and give scaled outputs, for use without gradients.
+        """Return a copy that takes raw inputs and gives scaled outputs, for use without gradients.
 
         They are those of `output_scale * self((x - mean) / scale)`, with the scales worked into the
         weights; ReLU stands between them. Outputs that are not in `kept` are not worked out.
@@ -109,7 +110,7 @@ class BatchedMLP(nn.Module):
         maps: list[AffineMap] = []
         for layer in self.layers:
             assert isinstance(layer, BatchedLinear)
-            maps.append((layer.weight, layer.bias))
+            maps.append((layer.weight.clone(), layer.bias.clone()))
         weight, bias = maps[0]
         weight = weight / scale[:, None]
         maps[0] = weight, bias - mean @ weight[:, None]
@@ -166,13 +167,13 @@ class FoldedMLP:
             torch.add(start[..., where], change[..., here], out=out[..., where])
 
 
-def by_member(maps: Sequence[AffineMap]) -> list[list[AffineMap]]:
-    """Return the layers of each member apart, as `apply_member` takes them: [out, in], [out]."""
+def by_member(maps: Sequence[AffineMap]) -> list[list[MemberMap]]:
+    """Return the layers of each member apart, as `apply_member` takes them."""
     members = range(len(maps[0][0]))
     return [[(weight[e].T, bias[e, 0]) for weight, bias in maps] for e in members]
 
 
-def apply_member(maps: Sequence[AffineMap], x: Tensor) -> Tensor:
+def apply_member(maps: Sequence[MemberMap], x: Tensor) -> Tensor:
     """Return what the layers of one member give on a CPU: [N, in] -> [N, out]."""
     for weight, bias in maps[:-1]:
         x = _affine(x, weight, bias, "relu")

@@ -150,9 +150,9 @@ class SamplingPlanner(ABC, Generic[C]):
         if self.device.type != "cpu":
             moved: Any = copy.deepcopy(model)
             model = moved.to(self.device)
-        self._model = model
-        # An ensemble's weights count as they are now: what is made of them is made once.
-        self._rollout = model.frozen_rollout() if isinstance(model, Ensemble) else model.rollout
+        # What is made of an ensemble's weights is made once.
+        rollout = model.frozen_rollout() if isinstance(model, Ensemble) else model.rollout
+        self._model, self._rollout = model, rollout
         self._graph: CudaGraph | None = None
 
     @property
