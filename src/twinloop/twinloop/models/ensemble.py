@@ -202,18 +202,17 @@ class Ensemble(nn.Module):
         matrix products.
         """
         size, (horizon, rows, _) = self.observation_size, actions.shape
-        steps = observation.new_empty((horizon + 1, self.members, rows, size + self.action_size))
+        steps = observation.new_empty((self.members, horizon + 1, rows, size + self.action_size))
         states = steps[..., :size]
-        states[0] = observation
-        steps[:-1, ..., size:] = actions[:, None]
+        states[:, 0] = observation
+        steps[:, :-1, :, size:] = actions
         if self.config.known is not None:
-            states[1:, ..., slice(*self.config.known)] = actions[:, None]
+            states[:, 1:, :, slice(*self.config.known)] = actions
         if self.config.constant is not None:
             constant = slice(*self.config.constant)
-            states[1:, ..., constant] = observation[..., constant]
-        for h in range(horizon):
-            network.step(steps[h], states[h], states[h + 1])
-        return states[1:]
+            states[:, 1:, :, constant] = observation[:, None, :, constant]
+        network.roll(steps)
+        return states[:, 1:].transpose(0, 1)
 
     def difference(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return changes in units of their scale: [E, N, O], [E, N, A] or [N, A] -> [E, N, O].

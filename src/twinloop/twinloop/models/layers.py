@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Literal
 
 import torch
@@ -131,7 +132,7 @@ def weights_of_products(model: nn.Module) -> list[nn.Parameter]:
 
 
 class FoldedMLP:
-    """E networks that add what they give to a state, some elements of it, step after step."""
+    """E networks that say by how much some elements of a state change, step after step."""
 
     def __init__(self, maps: list[AffineMap], kept: Sequence[slice]) -> None:
         """
@@ -139,32 +140,36 @@ class FoldedMLP:
             maps: layers, with ReLU between them.
             kept: elements of the state that the outputs are for, in their order.
         """
-        self._maps = maps
+        self._maps, self._kept = maps, list(kept)
+        self._sizes = [where.stop - where.start for where in kept]
         self._members = by_member(maps) if maps[0][0].is_cpu else []
-        self._places, first = [], 0
-        for where in kept:
-            self._places.append((where, slice(first, first + where.stop - where.start)))
-            first += where.stop - where.start
 
-    def step(self, x: Tensor, start: Tensor, out: Tensor) -> None:
-        """Set the kept elements of `out` to those of `start` and what the layers make of `x`:
-        [E, N, in], [E, N, O], [E, N, O].
+    def roll(self, steps: Tensor) -> None:
+        """Fill in the kept elements of all steps but the first: [E, H + 1, N, in].
+
+        A row is what the layers read, and begins with the state.
 
         On a CPU one member after the other: its rows stay in the cache from layer to layer, and
         products of single matrices are quicker there than batched ones.
         """
-        if x.is_cpu:
-            for member, rows, before, after in zip(self._members, x, start, out, strict=True):
-                self._add(apply_member(member, rows), before, after)
+        if not steps.is_cpu:
+            self._fill(steps.unbind(1), self._batched)
             return
+        for rows, maps in zip(steps, self._members, strict=True):
+            self._fill(rows.unbind(0), partial(apply_member, maps))
+
+    def _fill(self, rows: Sequence[Tensor], network: Callable[[Tensor], Tensor]) -> None:
+        states = [[row[..., where] for where in self._kept] for row in rows]
+        for row, state, following in zip(rows[:-1], states[:-1], states[1:], strict=True):
+            changes = network(row).split(self._sizes, dim=-1)
+            for start, change, out in zip(state, changes, following, strict=True):
+                torch.add(start, change, out=out)
+
+    def _batched(self, x: Tensor) -> Tensor:
         for weight, bias in self._maps[:-1]:
             x = torch.baddbmm(bias, x, weight).relu_()
         weight, bias = self._maps[-1]
-        self._add(torch.baddbmm(bias, x, weight), start, out)
-
-    def _add(self, change: Tensor, start: Tensor, out: Tensor) -> None:
-        for where, here in self._places:
-            torch.add(start[..., where], change[..., here], out=out[..., where])
+        return torch.baddbmm(bias, x, weight)
 
 
 def by_member(maps: Sequence[AffineMap]) -> list[list[MemberMap]]:
