@@ -213,7 +213,7 @@ def draw(path: Path, curves: dict[int, list[Point]], title: str) -> None:
     labels = ("success at 90°", "success at 180°", "median rotation [deg]", "dropped")
     for axis, name, label in zip(axes, names, labels, strict=True):
         _band(axis, list(curves.values()), name)
-        axis.set(xscale="log", xlabel="transitions", title=label)
+        axis.set(xscale="log", xlabel="transitions", title=label, xlim=(2_000, 200_000))
         if name != "rotation_deg_median":
             axis.set_ylim(-0.03, 1.03)
     for column, axis in ((1, axes[0]), (2, axes[1])):

@@ -192,14 +192,13 @@ def memory(plans: int) -> Part:
     return figures, [Target("memory_growth_mib", growth, FLAT_MIB, "<=")]
 
 
-def cost(rounds: int, folder: Path) -> Part:
-    """Time plans against one quantity at a time, the others as PDDM has them, and draw them."""
+def cost(rounds: int) -> Part:
+    """Time plans against one quantity at a time, the others as PDDM has them."""
     task = tasks.make("baoding")
     observation = observation_of(task)
     usual = {**PDDM, "members": 3, "width": 250}
     figures: Figures = {}
-    figure, axes = plt.subplots(1, len(SWEPT), figsize=(13, 3.2), sharey=True)
-    for axis, (name, values) in zip(axes, SWEPT.items(), strict=True):
+    for name, values in SWEPT.items():
         rows = []
         for value in values:
             sizes = {**usual, name: value}
@@ -208,17 +207,23 @@ def cost(rounds: int, folder: Path) -> Part:
             planner = planners.make("mppi", model, task, 0, **amount)
             calls = {"plan": plan_call(planner, observation), **products_calls(model, **amount)}
             times = medians(interleaved(calls, rounds))
-            rows.append(
-                {name: value, "plan": times["plan"], "products": _quicker(times, "products")}
-            )
+            products = _quicker(times, "products")
+            rows.append({name: value, "plan": times["plan"], "products": products})
         figures[name] = rows
-        for kind, style in (("plan", "o-"), ("products", "--")):
-            axis.plot(values, [row[kind] for row in rows], style, label=kind)
-        axis.set(xlabel=name, xlim=(0, None), ylim=(0, None))
-    axes[0].set_ylabel("median time [ms]")
-    axes[0].legend()
-    _save(figure, folder / "cost.png")
     return figures, []
+
+
+def draw_cost(times: Figures, path: Path) -> None:
+    """Draw the times of `cost`."""
+    figure, axes = plt.subplots(1, len(SWEPT), figsize=(13, 3.2), sharey=True)
+    for axis, name in zip(axes, SWEPT, strict=True):
+        rows = times[name]
+        for kind, style in (("plan", "o-"), ("products", "--")):
+            axis.plot([row[name] for row in rows], [row[kind] for row in rows], style, label=kind)
+        axis.set(xlabel=name, xlim=(0, None))
+    axes[0].set(ylabel="median time [ms]", ylim=(0, None))  # of all: they share it
+    axes[0].legend()
+    _save(figure, path)
 
 
 def plan_times(rounds: int) -> Part:
@@ -336,7 +341,7 @@ def main() -> None:
         "size": partial(size, rounds),
         "default": partial(default, rounds, 6 if full else 2, 100 if full else 10),
         "memory": partial(memory, 10_000 if full else 100),
-        "cost": partial(cost, rounds, folder),
+        "cost": partial(cost, rounds),
         "times": partial(plan_times, rounds),
         "return": partial(returns, 3, 50 if full else 3),
     }
@@ -351,6 +356,8 @@ def main() -> None:
         figures["cut"] = f"only {', '.join(found)}"
     figures |= {name: part[0] for name, part in found.items()}
     targets = [target for part in found.values() for target in part[1]]
+    if "cost" in found:
+        draw_cost(found["cost"][0], folder / "cost.png")
     if {"times", "return"} <= set(found):
         draw_returns(found["times"][0], found["return"][0], folder / "return.png")
     plots = [folder / f"{name}.png" for name in found if (folder / f"{name}.png").exists()]
